@@ -1,0 +1,293 @@
+//! Commands of the control plane as entries of the replicated log.
+//!
+//! Every command is its own rkyv root in a [frame](super::metadata_frame) whose kind and version say
+//! which: a new command is a new kind, a changed one a new version, and the others keep their bytes.
+//! Decoding checks the frame's CRC-32C and then validates the body; allocation is bounded by the
+//! input's own length.
+
+use rkyv::api::high::{HighDeserializer, HighSerializer, HighValidator};
+use rkyv::bytecheck::CheckBytes;
+use rkyv::rancor::Error as RkyvError;
+use rkyv::ser::allocator::ArenaHandle;
+use rkyv::util::AlignedVec;
+use rkyv::with::Map;
+use rkyv::{Archive, Deserialize, Serialize};
+
+use super::metadata_frame::{MetadataFormatError, open, seal};
+use crate::model::{BrokerEpoch, LeaderEpoch, NodeId, PartitionIndex, ReplicaKey, TopicId};
+
+/// First four bytes of a command: "CHMC".
+pub const COMMAND_MAGIC: u32 = u32::from_le_bytes(*b"CHMC");
+
+/// One change to the cluster's metadata.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum MetadataCommand {
+    /// A node is here, in a new incarnation.
+    RegisterBroker(RegisterBroker),
+    /// A topic with all of its partitions.
+    CreateTopic(CreateTopic),
+    /// A topic is gone.
+    DeleteTopic(DeleteTopic),
+    /// A topic grows.
+    CreatePartitions(CreatePartitions),
+    /// A partition's leader, in-sync set or replicas change.
+    ChangePartition(ChangePartition),
+    /// A topic's configuration changes.
+    SetTopicConfig(SetTopicConfig),
+    /// A node takes a block of producer ids.
+    AllocateProducerIds(AllocateProducerIds),
+}
+
+/// See [`MetadataCommand::RegisterBroker`].
+#[derive(Clone, PartialEq, Eq, Debug, Archive, Serialize, Deserialize)]
+pub struct RegisterBroker {
+    /// The node.
+    #[rkyv(with = NodeIdBytes)]
+    pub node_id: NodeId,
+    /// Random, one a process: a registration that is proposed twice counts once.
+    pub incarnation: [u8; 16],
+    /// How many shards it runs: peers compute from it which one owns a replica.
+    pub shards: u16,
+    /// Where clients reach it.
+    pub host: String,
+    /// Where clients reach it.
+    pub port: u16,
+}
+
+/// See [`MetadataCommand::CreateTopic`].
+#[derive(Clone, PartialEq, Eq, Debug, Archive, Serialize, Deserialize)]
+pub struct CreateTopic {
+    /// Its name.
+    pub name: String,
+    /// Random, chosen by the proposer: a creation that is proposed twice counts once.
+    #[rkyv(with = TopicIdBytes)]
+    pub topic_id: TopicId,
+    /// From partition 0.
+    pub partitions: Vec<Assignment>,
+    /// Overrides, already validated.
+    pub configs: Vec<ConfigEntry>,
+}
+
+/// The replicas of one partition; the first leads.
+#[derive(Clone, PartialEq, Eq, Debug, Archive, Serialize, Deserialize)]
+pub struct Assignment {
+    /// Nodes, the preferred leader first.
+    #[rkyv(with = Map<NodeIdBytes>)]
+    pub replicas: Vec<NodeId>,
+}
+
+/// A configuration key and its value as the client wrote it.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Archive, Serialize, Deserialize)]
+pub struct ConfigEntry {
+    /// Kafka's name.
+    pub name: String,
+    /// Its value.
+    pub value: String,
+}
+
+/// See [`MetadataCommand::DeleteTopic`].
+#[derive(Clone, PartialEq, Eq, Debug, Archive, Serialize, Deserialize)]
+pub struct DeleteTopic {
+    /// Which.
+    #[rkyv(with = TopicIdBytes)]
+    pub topic_id: TopicId,
+}
+
+/// See [`MetadataCommand::CreatePartitions`].
+#[derive(Clone, PartialEq, Eq, Debug, Archive, Serialize, Deserialize)]
+pub struct CreatePartitions {
+    /// Which topic.
+    #[rkyv(with = TopicIdBytes)]
+    pub topic_id: TopicId,
+    /// How many partitions the proposer saw; the new ones follow. Another number now refuses.
+    pub existing: u32,
+    /// The new ones.
+    pub partitions: Vec<Assignment>,
+}
+
+/// See [`MetadataCommand::ChangePartition`].
+#[derive(Clone, PartialEq, Eq, Debug, Archive, Serialize, Deserialize)]
+pub struct ChangePartition {
+    /// Which partition.
+    #[rkyv(with = ReplicaKeyBytes)]
+    pub key: ReplicaKey,
+    /// The leader epoch that the proposer saw; another one now refuses.
+    #[rkyv(with = LeaderEpochBytes)]
+    pub leader_epoch: LeaderEpoch,
+    /// The partition epoch that the proposer saw; another one now refuses.
+    pub partition_epoch: i32,
+    /// Who leads from now on, or nobody. A change raises the leader epoch.
+    #[rkyv(with = Map<NodeIdBytes>)]
+    pub leader: Option<NodeId>,
+    /// The in-sync set from now on, with the incarnation of each member. Source: KIP-903.
+    pub isr: Vec<IsrMember>,
+    /// All replicas from now on.
+    #[rkyv(with = Map<NodeIdBytes>)]
+    pub replicas: Vec<NodeId>,
+}
+
+/// A member of a proposed in-sync set.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Archive, Serialize, Deserialize)]
+pub struct IsrMember {
+    /// The node.
+    #[rkyv(with = NodeIdBytes)]
+    pub node_id: NodeId,
+    /// The incarnation that was seen in sync.
+    #[rkyv(with = BrokerEpochBytes)]
+    pub broker_epoch: BrokerEpoch,
+}
+
+/// See [`MetadataCommand::SetTopicConfig`].
+#[derive(Clone, PartialEq, Eq, Debug, Archive, Serialize, Deserialize)]
+pub struct SetTopicConfig {
+    /// Which topic.
+    #[rkyv(with = TopicIdBytes)]
+    pub topic_id: TopicId,
+    /// Whether overrides that are not named here go (AlterConfigs) or stay (IncrementalAlterConfigs).
+    pub replace: bool,
+    /// Overrides to set, already validated.
+    pub set: Vec<ConfigEntry>,
+    /// Overrides to remove.
+    pub remove: Vec<String>,
+}
+
+/// See [`MetadataCommand::AllocateProducerIds`].
+#[derive(Clone, PartialEq, Eq, Debug, Archive, Serialize, Deserialize)]
+pub struct AllocateProducerIds {
+    /// The node that asks.
+    #[rkyv(with = NodeIdBytes)]
+    pub node_id: NodeId,
+    /// Its incarnation; an older one is refused.
+    #[rkyv(with = BrokerEpochBytes)]
+    pub broker_epoch: BrokerEpoch,
+}
+
+/// Kinds in the frame. Never reused.
+mod kind {
+    pub const REGISTER_BROKER: u16 = 1;
+    pub const CREATE_TOPIC: u16 = 2;
+    pub const DELETE_TOPIC: u16 = 3;
+    pub const CREATE_PARTITIONS: u16 = 4;
+    pub const CHANGE_PARTITION: u16 = 5;
+    pub const SET_TOPIC_CONFIG: u16 = 6;
+    pub const ALLOCATE_PRODUCER_IDS: u16 = 7;
+}
+
+/// Every kind is in its first version.
+const VERSION: u16 = 1;
+
+impl MetadataCommand {
+    /// The command as a log entry.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        let frame = |kind, body: AlignedVec| seal(COMMAND_MAGIC, kind, VERSION, &body);
+        match self {
+            Self::RegisterBroker(body) => frame(kind::REGISTER_BROKER, to_body(body)),
+            Self::CreateTopic(body) => frame(kind::CREATE_TOPIC, to_body(body)),
+            Self::DeleteTopic(body) => frame(kind::DELETE_TOPIC, to_body(body)),
+            Self::CreatePartitions(body) => frame(kind::CREATE_PARTITIONS, to_body(body)),
+            Self::ChangePartition(body) => frame(kind::CHANGE_PARTITION, to_body(body)),
+            Self::SetTopicConfig(body) => frame(kind::SET_TOPIC_CONFIG, to_body(body)),
+            Self::AllocateProducerIds(body) => frame(kind::ALLOCATE_PRODUCER_IDS, to_body(body)),
+        }
+    }
+
+    /// Reads a log entry.
+    ///
+    /// # Errors
+    /// [`MetadataFormatError`] when the bytes are not exactly one command of this release.
+    pub fn decode(bytes: &[u8]) -> Result<Self, MetadataFormatError> {
+        let frame = open(COMMAND_MAGIC, bytes)?;
+        let unknown = MetadataFormatError::Unknown { kind: frame.kind, version: frame.version };
+        if frame.version != VERSION {
+            return Err(unknown);
+        }
+        Ok(match frame.kind {
+            kind::REGISTER_BROKER => Self::RegisterBroker(from_body(frame.body)?),
+            kind::CREATE_TOPIC => Self::CreateTopic(from_body(frame.body)?),
+            kind::DELETE_TOPIC => Self::DeleteTopic(from_body(frame.body)?),
+            kind::CREATE_PARTITIONS => Self::CreatePartitions(from_body(frame.body)?),
+            kind::CHANGE_PARTITION => Self::ChangePartition(from_body(frame.body)?),
+            kind::SET_TOPIC_CONFIG => Self::SetTopicConfig(from_body(frame.body)?),
+            kind::ALLOCATE_PRODUCER_IDS => Self::AllocateProducerIds(from_body(frame.body)?),
+            _ => return Err(unknown),
+        })
+    }
+}
+
+/// Serialises a body in memory.
+pub(super) fn to_body<T>(body: &T) -> AlignedVec
+where
+    T: for<'a> Serialize<HighSerializer<AlignedVec, ArenaHandle<'a>, RkyvError>>,
+{
+    rkyv::to_bytes::<RkyvError>(body).expect("serialising into memory cannot fail")
+}
+
+/// Validates and reads a body.
+pub(super) fn from_body<T>(bytes: &[u8]) -> Result<T, MetadataFormatError>
+where
+    T: Archive,
+    T::Archived: for<'a> CheckBytes<HighValidator<'a, RkyvError>>
+        + Deserialize<T, HighDeserializer<RkyvError>>,
+{
+    rkyv::from_bytes::<T, RkyvError>(bytes)
+        .map_err(|error| MetadataFormatError::Body(error.to_string()))
+}
+
+/// Declares how a newtype of the model lies in a body; the model itself knows no layout.
+macro_rules! layout {
+    ($(#[$doc:meta])* $layout:ident($raw:ty) for $model:ident) => {
+        $(#[$doc])*
+        #[derive(Archive, Serialize, Deserialize)]
+        #[rkyv(remote = $model)]
+        pub struct $layout(pub $raw);
+
+        impl From<$layout> for $model {
+            fn from(layout: $layout) -> Self {
+                Self(layout.0)
+            }
+        }
+    };
+}
+
+layout! {
+    /// A node id: 4 bytes.
+    NodeIdBytes(i32) for NodeId
+}
+layout! {
+    /// A topic id: 16 bytes.
+    TopicIdBytes([u8; 16]) for TopicId
+}
+layout! {
+    /// A leader epoch: 4 bytes.
+    LeaderEpochBytes(i32) for LeaderEpoch
+}
+layout! {
+    /// A broker epoch: 8 bytes.
+    BrokerEpochBytes(i64) for BrokerEpoch
+}
+layout! {
+    /// A partition index: 4 bytes.
+    PartitionIndexBytes(i32) for PartitionIndex
+}
+
+/// A replica key: topic id, then partition.
+#[derive(Archive, Serialize, Deserialize)]
+#[rkyv(remote = ReplicaKey)]
+pub struct ReplicaKeyBytes {
+    /// The topic.
+    #[rkyv(with = TopicIdBytes)]
+    pub topic_id: TopicId,
+    /// The partition.
+    #[rkyv(with = PartitionIndexBytes)]
+    pub partition: PartitionIndex,
+}
+
+impl From<ReplicaKeyBytes> for ReplicaKey {
+    fn from(layout: ReplicaKeyBytes) -> Self {
+        Self { topic_id: layout.topic_id, partition: layout.partition }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,107 @@
+//! The metadata image as bytes: what the replicated log is compacted into.
+//!
+//! One rkyv root in a [frame](super::metadata_frame). The records here are the layout; the machine
+//! turns its image into them and back.
+
+use rkyv::with::Map;
+use rkyv::{Archive, Deserialize, Serialize};
+
+use super::metadata_command::{
+    BrokerEpochBytes, ConfigEntry, LeaderEpochBytes, NodeIdBytes, TopicIdBytes, from_body, to_body,
+};
+use super::metadata_frame::{MetadataFormatError, open, seal};
+use crate::model::{BrokerEpoch, LeaderEpoch, NodeId, TopicId};
+
+/// First four bytes of a snapshot: "CHMS".
+pub const SNAPSHOT_MAGIC: u32 = u32::from_le_bytes(*b"CHMS");
+const KIND: u16 = 1;
+const VERSION: u16 = 1;
+
+/// All of the metadata as of a log index.
+#[derive(Clone, PartialEq, Eq, Debug, Archive, Serialize, Deserialize)]
+pub struct MetadataSnapshot {
+    /// Index of the last log entry that is in it.
+    pub applied: u64,
+    /// The first producer id that was not given out.
+    pub next_producer_id: i64,
+    /// By node.
+    pub brokers: Vec<BrokerRecord>,
+    /// By id.
+    pub topics: Vec<TopicRecord>,
+    /// Deleted topics, oldest first.
+    #[rkyv(with = Map<TopicIdBytes>)]
+    pub tombstones: Vec<TopicId>,
+}
+
+/// A registered node.
+#[derive(Clone, PartialEq, Eq, Debug, Archive, Serialize, Deserialize)]
+pub struct BrokerRecord {
+    /// Who.
+    #[rkyv(with = NodeIdBytes)]
+    pub node_id: NodeId,
+    /// Its incarnation.
+    #[rkyv(with = BrokerEpochBytes)]
+    pub epoch: BrokerEpoch,
+    /// The process's own number.
+    pub incarnation: [u8; 16],
+    /// How many shards it runs.
+    pub shards: u16,
+    /// Where clients reach it.
+    pub host: String,
+    /// Where clients reach it.
+    pub port: u16,
+}
+
+/// A topic.
+#[derive(Clone, PartialEq, Eq, Debug, Archive, Serialize, Deserialize)]
+pub struct TopicRecord {
+    /// Identity.
+    #[rkyv(with = TopicIdBytes)]
+    pub id: TopicId,
+    /// Name.
+    pub name: String,
+    /// By index.
+    pub partitions: Vec<PartitionRecord>,
+    /// Overrides, by key.
+    pub configs: Vec<ConfigEntry>,
+}
+
+/// A partition.
+#[derive(Clone, PartialEq, Eq, Debug, Archive, Serialize, Deserialize)]
+pub struct PartitionRecord {
+    /// Who leads.
+    #[rkyv(with = Map<NodeIdBytes>)]
+    pub leader: Option<NodeId>,
+    /// Under which epoch.
+    #[rkyv(with = LeaderEpochBytes)]
+    pub leader_epoch: LeaderEpoch,
+    /// Counts changes.
+    pub partition_epoch: i32,
+    /// Who holds a copy.
+    #[rkyv(with = Map<NodeIdBytes>)]
+    pub replicas: Vec<NodeId>,
+    /// Who is in sync.
+    #[rkyv(with = Map<NodeIdBytes>)]
+    pub isr: Vec<NodeId>,
+}
+
+impl MetadataSnapshot {
+    /// The snapshot as bytes.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        seal(SNAPSHOT_MAGIC, KIND, VERSION, &to_body(self))
+    }
+
+    /// Reads a snapshot.
+    ///
+    /// # Errors
+    /// [`MetadataFormatError`] when the bytes are not exactly one snapshot of this release.
+    pub fn decode(bytes: &[u8]) -> Result<Self, MetadataFormatError> {
+        let frame = open(SNAPSHOT_MAGIC, bytes)?;
+        if (frame.kind, frame.version) != (KIND, VERSION) {
+            let (kind, version) = (frame.kind, frame.version);
+            return Err(MetadataFormatError::Unknown { kind, version });
+        }
+        from_body(frame.body)
+    }
+}

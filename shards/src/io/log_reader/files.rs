@@ -1,0 +1,196 @@
+//! Open segment files, and reading from them: the page cache at once, the disk in its own queue.
+
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::os::fd::AsRawFd;
+use std::path::Path;
+use std::rc::Rc;
+
+use glommio::TaskQueueHandle;
+use glommio::io::BufferedFile;
+
+use crate::io::local::Permits;
+use crate::io::lru::Lru;
+use crate::model::{Offset, ReplicaKey};
+use crate::store::paths::{SegmentFile, segment_file};
+
+/// Reads of the disk that a shard has under way at most; further ones wait in line.
+const COLD_READS_MAX: usize = 16;
+
+/// How many reads were answered how.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct ReadCounts {
+    /// Wholly from the page cache.
+    pub hot: u64,
+    /// With help of the disk.
+    pub cold: u64,
+}
+
+/// Segment files of one shard.
+#[derive(Debug)]
+pub struct SegmentFiles {
+    open: RefCell<Lru<(ReplicaKey, Offset), Rc<BufferedFile>>>,
+    cold: Permits,
+    cold_queue: TaskQueueHandle,
+    counts: Cell<ReadCounts>,
+}
+
+impl SegmentFiles {
+    /// Keeps at most `open_max` log files open.
+    pub fn new(open_max: usize, cold_queue: TaskQueueHandle) -> Self {
+        Self {
+            open: RefCell::new(Lru::new(open_max.max(1))),
+            cold: Permits::new(COLD_READS_MAX),
+            cold_queue,
+            counts: Cell::default(),
+        }
+    }
+
+    /// How reads were answered so far.
+    pub fn counts(&self) -> ReadCounts {
+        self.counts.get()
+    }
+
+    /// Closes what belongs to a partition.
+    pub fn forget(&self, key: ReplicaKey) {
+        self.open.borrow_mut().retain(|(known, _)| *known != key);
+    }
+
+    /// Number of open log files.
+    pub fn open_count(&self) -> usize {
+        self.open.borrow().len()
+    }
+
+    /// The log file of a segment, opened if need be. `still_here` is asked after an open: a
+    /// directory may by then belong to a later partition of the same name.
+    pub async fn log(
+        &self,
+        key: ReplicaKey,
+        directory: &Path,
+        base: Offset,
+        still_here: &dyn Fn() -> bool,
+    ) -> io::Result<Rc<BufferedFile>> {
+        if let Some(file) = self.open.borrow_mut().get(&(key, base)) {
+            return Ok(Rc::clone(file));
+        }
+        let file = Rc::new(open(directory, base, SegmentFile::Log).await?);
+        if !still_here() {
+            return Err(io::ErrorKind::NotFound.into());
+        }
+        self.open.borrow_mut().insert((key, base), Rc::clone(&file), 1);
+        Ok(file)
+    }
+
+    /// All of an index file, at most `bytes_max` of it.
+    pub async fn whole(
+        &self,
+        directory: &Path,
+        base: Offset,
+        kind: SegmentFile,
+        bytes_max: u64,
+    ) -> io::Result<Vec<u8>> {
+        let file = Rc::new(open(directory, base, kind).await?);
+        let bytes = file.file_size().await.map_err(io::Error::from)?.min(bytes_max);
+        self.read(&file, 0, bytes as usize).await
+    }
+
+    /// Reads exactly `length` bytes.
+    pub async fn read(
+        &self,
+        file: &Rc<BufferedFile>,
+        position: u64,
+        length: usize,
+    ) -> io::Result<Vec<u8>> {
+        let mut out = Vec::with_capacity(length);
+        read_cached(file, position, length, &mut out)?;
+        let mut counts = self.counts.get();
+        if out.len() == length {
+            counts.hot += 1;
+            self.counts.set(counts);
+            return Ok(out);
+        }
+        counts.cold += 1;
+        self.counts.set(counts);
+        self.read_cold(file, position, length, out).await
+    }
+
+    /// Goes on where the page cache ended. The read runs to its end even when nobody waits for it
+    /// any more, and holds its permit until then.
+    async fn read_cold(
+        &self,
+        file: &Rc<BufferedFile>,
+        position: u64,
+        length: usize,
+        mut out: Vec<u8>,
+    ) -> io::Result<Vec<u8>> {
+        self.cold.acquire().await;
+        let _permit = Released(&self.cold);
+        let file = Rc::clone(file);
+        let task = async move {
+            while out.len() < length {
+                let at = position + out.len() as u64;
+                let read = file.read_at(at, length - out.len()).await.map_err(io::Error::from)?;
+                if read.is_empty() {
+                    return Err(io::ErrorKind::UnexpectedEof.into());
+                }
+                let room = length - out.len();
+                out.extend_from_slice(&read[..read.len().min(room)]);
+            }
+            Ok(out)
+        };
+        glommio::spawn_local_into(task, self.cold_queue).map_err(io::Error::from)?.await
+    }
+}
+
+/// Gives a permit back, also when the read is dropped half-way.
+struct Released<'a>(&'a Permits);
+
+impl Drop for Released<'_> {
+    fn drop(&mut self) {
+        self.0.release();
+    }
+}
+
+async fn open(directory: &Path, base: Offset, kind: SegmentFile) -> io::Result<BufferedFile> {
+    BufferedFile::open(segment_file(directory, kind, base)).await.map_err(io::Error::from)
+}
+
+/// Appends to `out` what the page cache has of the `length` bytes at `position`, without waiting.
+/// `out` ends up shorter than `length` where the disk would have to be asked, or the file ends.
+fn read_cached(
+    file: &BufferedFile,
+    position: u64,
+    length: usize,
+    out: &mut Vec<u8>,
+) -> io::Result<()> {
+    out.reserve_exact(length);
+    while out.len() < length {
+        let missing = length - out.len();
+        let spare = out.spare_capacity_mut();
+        let room =
+            libc::iovec { iov_base: spare.as_mut_ptr().cast(), iov_len: spare.len().min(missing) };
+        let at = position + (out.len() as u64);
+        // SAFETY: the descriptor is open as long as `file` is borrowed; `room` points to spare
+        // capacity of `out` of at least `iov_len` bytes, which nothing else refers to during the
+        // call, and which the kernel only writes to.
+        let read = unsafe {
+            libc::preadv2(file.as_raw_fd(), &room, 1, at as libc::off_t, libc::RWF_NOWAIT)
+        };
+        match read {
+            0 => return Ok(()),
+            // SAFETY: the kernel has initialised the first `read` bytes of the spare capacity,
+            // which has room for them.
+            1.. => unsafe { out.set_len(out.len() + read as usize) },
+            _ => {
+                let error = io::Error::last_os_error();
+                match error.raw_os_error() {
+                    Some(libc::EINTR) => {}
+                    // Not in the cache; or a filesystem that cannot tell.
+                    Some(libc::EAGAIN | libc::EOPNOTSUPP) => return Ok(()),
+                    _ => return Err(error),
+                }
+            }
+        }
+    }
+    Ok(())
+}

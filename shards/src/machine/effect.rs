@@ -1,0 +1,206 @@
+//! What a shard's machine wants done. The loop performs effects in order and feeds results back.
+
+use std::sync::Arc;
+
+use super::input::{PartitionConfig, ProduceOutcome, Token};
+pub use crate::format::positions::{PartitionCheckpoint, ProducerBatch, ProducerCheckpoint};
+use crate::format::record_batch::StoredBatch;
+pub use crate::format::wal_entry::{Commit, WalEntry};
+use crate::model::{Lsn, Offset, ReplicaKey, TimestampMs, WalFileSeq};
+
+/// One thing to do.
+#[derive(Clone, Debug)]
+pub enum Effect {
+    /// Answer a produce. Never emitted for `acks=0`.
+    ProduceDone {
+        /// Whose.
+        token: Token,
+        /// One a partition, in request order.
+        outcomes: Vec<ProduceOutcome>,
+    },
+    /// A parked fetch has enough, or its time is up: read again and answer.
+    FetchReady {
+        /// Whose.
+        token: Token,
+    },
+    /// A DeleteRecords is durable.
+    RecordsDeleted {
+        /// Whose.
+        token: Token,
+        /// The log start now.
+        log_start_offset: Offset,
+    },
+    /// Entries wait for a commit: have the WAL writer call `next_commit`.
+    CommitPending,
+    /// Prepare the WAL file `seq`: rename `recycle` if given, else write zeroes; sync the directory.
+    PrepareWalFile {
+        /// The file wanted.
+        seq: WalFileSeq,
+        /// A file none of whose entries is needed any more.
+        recycle: Option<WalFileSeq>,
+    },
+    /// Hand a job to the storage thread. Jobs run in order.
+    Store(StoreJob),
+    /// The orderly stop is complete: everything is in segments and the checkpoint is written. On a
+    /// full disk the segments lack what only the WAL has, as after a crash.
+    Stopped,
+}
+
+/// The disk had no room for a WAL file; it is asked for again later.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct NoSpace;
+
+/// Work for the storage thread, which owns segment files, checkpoints and directories.
+#[derive(Clone, Debug)]
+pub enum StoreJob {
+    /// Create the directory and its metadata if they do not exist.
+    Open {
+        /// Identity.
+        key: ReplicaKey,
+        /// Names the directory, with the partition.
+        topic_name: String,
+        /// When to roll.
+        config: PartitionConfig,
+    },
+    /// The topic's configuration changed.
+    Configure {
+        /// Whose.
+        key: ReplicaKey,
+        /// When to roll from now on.
+        config: PartitionConfig,
+    },
+    /// Append to the segments; rolls where the configuration says so. Starts writeback, no sync.
+    Append {
+        /// Whose.
+        key: ReplicaKey,
+        /// Contiguous, the first at the log's end in segments.
+        batches: Vec<StoredBatch>,
+        /// For rolling by age.
+        now: TimestampMs,
+    },
+    /// Close the active segment and begin a new one at the log's end, unless it is empty.
+    Roll {
+        /// Whose.
+        key: ReplicaKey,
+    },
+    /// Make everything appended so far durable, then write the checkpoint.
+    Checkpoint(Box<CheckpointJob>),
+    /// Remove segments that lie wholly below the log start.
+    DeleteSegments {
+        /// Whose.
+        key: ReplicaKey,
+        /// Segments that end at or below go; never the active one.
+        log_start_offset: Offset,
+    },
+    /// The partition was deleted: rename its directory away, then remove it.
+    Remove {
+        /// Whose.
+        key: ReplicaKey,
+    },
+}
+
+/// A round's end: what is known to be in segments.
+#[derive(Clone, Debug)]
+pub struct CheckpointJob {
+    /// Every commit of this shard up to this one is in segments once the job is done.
+    pub lsn: Lsn,
+    /// Every partition of the shard.
+    pub partitions: Vec<PartitionCheckpoint>,
+}
+
+/// What a [`StoreJob`] came to, in job order.
+#[derive(Clone, Debug)]
+pub enum StoreReply {
+    /// The segments of a partition changed (open, append, roll, delete).
+    Segments {
+        /// Whose.
+        key: ReplicaKey,
+        /// How they are now.
+        view: LogView,
+    },
+    /// A checkpoint is durable.
+    Checkpointed {
+        /// Its number: WAL files that end at or below are free.
+        lsn: Lsn,
+    },
+    /// The directory is gone.
+    Removed {
+        /// Whose.
+        key: ReplicaKey,
+    },
+    /// No space. Nothing of the job was kept; the machine gives it again later.
+    NoSpace {
+        /// Whose append it was; `None` for a checkpoint.
+        key: Option<ReplicaKey>,
+    },
+    /// The partition's files cannot be used: fence it, not the node.
+    Failed {
+        /// Whose.
+        key: ReplicaKey,
+        /// For the log line.
+        reason: String,
+    },
+}
+
+/// The segments of a partition, oldest first.
+#[derive(Clone, Debug, Default)]
+pub struct LogView {
+    /// Never written again. Shared: changes only on roll and deletion.
+    pub sealed: Arc<[SegmentMeta]>,
+    /// Being written; `None` before the first append.
+    pub active: Option<SegmentMeta>,
+}
+
+impl LogView {
+    /// The log's end in segments, or `None` when there is no segment.
+    #[must_use]
+    pub fn end_offset(&self) -> Option<Offset> {
+        self.active.or_else(|| self.sealed.last().copied()).map(|segment| segment.end_offset)
+    }
+
+    /// All segments, oldest first.
+    pub fn iter(&self) -> impl Iterator<Item = &SegmentMeta> {
+        self.sealed.iter().chain(self.active.iter())
+    }
+
+    /// Bytes of all segments.
+    #[must_use]
+    pub fn total_bytes(&self) -> u64 {
+        self.iter().map(|segment| segment.bytes).sum()
+    }
+}
+
+/// One segment.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct SegmentMeta {
+    /// Names the files; offset of the first record.
+    pub base_offset: Offset,
+    /// The offset after the last record.
+    pub end_offset: Offset,
+    /// Bytes of the log file that are valid.
+    pub bytes: u64,
+    /// Largest timestamp of its records, or [`TimestampMs::NONE`].
+    pub max_timestamp: TimestampMs,
+    /// When its first batch was appended: age for `segment.ms`.
+    pub created: TimestampMs,
+}
+
+/// What recovery found of a partition; the machine starts from it.
+#[derive(Clone, Debug)]
+pub struct RecoveredPartition {
+    /// Positions, epochs and producers as of the log's end (`flushed_end` is the log end offset).
+    pub state: PartitionCheckpoint,
+    /// Its segments.
+    pub view: LogView,
+}
+
+/// Where a shard's WAL goes on after recovery.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct WalStart {
+    /// Number of the next commit.
+    pub next_lsn: Lsn,
+    /// The file it goes to: prepared, empty.
+    pub file: WalFileSeq,
+    /// Size of that file, a multiple of the block size. The files after it have the usual size.
+    pub file_bytes: u64,
+}

@@ -1,0 +1,110 @@
+//! The image as a snapshot of the log, and back.
+
+use super::{Broker, MetadataImage, Partition, TOMBSTONES_MAX, Topic, topic_name};
+use crate::format::metadata_command::ConfigEntry;
+use crate::format::metadata_frame::MetadataFormatError;
+use crate::format::metadata_snapshot::{
+    BrokerRecord, MetadataSnapshot, PartitionRecord, TopicRecord,
+};
+use crate::model::ProducerId;
+
+impl MetadataImage {
+    /// Everything the image holds, as bytes.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        let brokers = self.brokers.iter().map(|(node_id, broker)| BrokerRecord {
+            node_id: *node_id,
+            epoch: broker.epoch,
+            incarnation: broker.incarnation,
+            shards: broker.shards,
+            host: broker.host.clone(),
+            port: broker.port,
+        });
+        MetadataSnapshot {
+            applied: self.applied,
+            next_producer_id: self.next_producer_id.0,
+            brokers: brokers.collect(),
+            topics: self.topics.values().map(topic_record).collect(),
+            tombstones: self.tombstones.iter().copied().collect(),
+        }
+        .encode()
+    }
+
+    /// The image that [`MetadataImage::encode`] wrote.
+    ///
+    /// # Errors
+    /// [`MetadataFormatError`] when the bytes are not a snapshot, or one that contradicts itself.
+    pub fn decode(bytes: &[u8]) -> Result<Self, MetadataFormatError> {
+        let snapshot = MetadataSnapshot::decode(bytes)?;
+        let mut image = Self {
+            applied: snapshot.applied,
+            next_producer_id: ProducerId(snapshot.next_producer_id),
+            ..Self::default()
+        };
+        let invalid = |what: String| MetadataFormatError::Body(what);
+        if snapshot.tombstones.len() > TOMBSTONES_MAX {
+            return Err(invalid(format!("{} deleted topics", snapshot.tombstones.len())));
+        }
+        image.tombstones = snapshot.tombstones.into();
+        for record in snapshot.brokers {
+            let broker = Broker {
+                epoch: record.epoch,
+                incarnation: record.incarnation,
+                shards: record.shards,
+                host: record.host,
+                port: record.port,
+            };
+            // A node without shards could own nothing, and owning is computed modulo the number.
+            if broker.shards == 0 || image.brokers.insert(record.node_id, broker).is_some() {
+                return Err(invalid(format!("node {}", record.node_id)));
+            }
+        }
+        for record in snapshot.topics {
+            let topic = topic(record);
+            let twice = image.names.insert(topic.name.clone(), topic.id).is_some()
+                || image.folded_names.insert(topic_name::fold(&topic.name), topic.id).is_some();
+            image.partition_count += topic.partitions.len();
+            let (id, name) = (topic.id, topic.name.clone());
+            if twice || image.topics.insert(id, topic).is_some() {
+                return Err(invalid(format!("topic {name:?} or its id {id} is there twice")));
+            }
+        }
+        Ok(image)
+    }
+}
+
+fn topic_record(topic: &Topic) -> TopicRecord {
+    let partitions = topic.partitions.iter().map(|partition| PartitionRecord {
+        leader: partition.leader,
+        leader_epoch: partition.leader_epoch,
+        partition_epoch: partition.partition_epoch,
+        replicas: partition.replicas.clone(),
+        isr: partition.isr.clone(),
+    });
+    let configs = topic
+        .configs
+        .iter()
+        .map(|(name, value)| ConfigEntry { name: name.clone(), value: value.clone() });
+    TopicRecord {
+        id: topic.id,
+        name: topic.name.clone(),
+        partitions: partitions.collect(),
+        configs: configs.collect(),
+    }
+}
+
+fn topic(record: TopicRecord) -> Topic {
+    let partitions = record.partitions.into_iter().map(|partition| Partition {
+        leader: partition.leader,
+        leader_epoch: partition.leader_epoch,
+        partition_epoch: partition.partition_epoch,
+        replicas: partition.replicas,
+        isr: partition.isr,
+    });
+    Topic {
+        id: record.id,
+        name: record.name,
+        partitions: partitions.collect(),
+        configs: record.configs.into_iter().map(|entry| (entry.name, entry.value)).collect(),
+    }
+}

@@ -1,0 +1,25 @@
+//! Decisions, and no IO: inputs and `now` go in, effects come out.
+//!
+//! No clock, no randomness, no files, no sockets, no async. What may be acknowledged is decided here
+//! and only here; the simulator runs this same code.
+
+pub mod effect;
+pub mod input;
+pub mod metadata;
+pub mod shard;
+pub mod topic_config;
+
+mod acks;
+mod fetch_waits;
+mod partition;
+mod partitions;
+mod produce;
+mod queue;
+mod reads;
+mod rounds;
+mod wal;
+
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,158 @@
+//! What a leader accepts, where it puts it, and how far it counts.
+//!
+//! One path for all acks levels: a batch is judged, placed at the log's end and counted once its
+//! position is reached. The level only chooses the position that is waited for.
+
+use super::Partition;
+use super::producers::Verdict;
+use crate::format::record_batch::{BatchHeader, ProducedBatch, StoredBatch};
+use crate::machine::effect::ProducerBatch;
+use crate::machine::input::{FetchError, PartitionConfig, ProduceError};
+use crate::model::{Acks, LeaderEpoch, Now, Offset, TimestampMs};
+
+/// Positions of the replicas in sync. A position is the offset after the last record that counts
+/// there: durable, unless `flush.messages` lets appended ones count.
+///
+/// One node has one member, itself; followers join here and nowhere else.
+#[derive(Clone, Copy, Debug)]
+pub struct InSyncSet {
+    own: Offset,
+}
+
+impl InSyncSet {
+    /// The leader alone.
+    pub fn alone(own: Offset) -> Self {
+        Self { own }
+    }
+
+    /// The leader's own position.
+    pub fn own(&self) -> Offset {
+        self.own
+    }
+
+    /// How many replicas are in sync, the leader included.
+    pub fn count(&self) -> usize {
+        1
+    }
+
+    /// What every member has.
+    pub fn lowest(&self) -> Offset {
+        self.own
+    }
+
+    /// The leader's own position moves, never back.
+    fn advance_own(&mut self, position: Offset) {
+        self.own = self.own.max(position);
+    }
+}
+
+/// What became of an accepted batch.
+#[derive(Debug)]
+pub enum Accepted {
+    /// It is at the log's end now.
+    Appended(StoredBatch),
+    /// It was there already.
+    Duplicate(ProducerBatch),
+}
+
+impl Partition {
+    /// Judges a batch and appends it.
+    ///
+    /// # Errors
+    /// Why nothing was appended.
+    pub fn append(
+        &mut self,
+        now: Now,
+        acks: Acks,
+        batch: ProducedBatch,
+    ) -> Result<Accepted, ProduceError> {
+        self.check_batch(now, acks, &batch.header)?;
+        if let Verdict::Duplicate(original) = self.producers.judge(&batch.header)? {
+            return Ok(Accepted::Duplicate(original));
+        }
+        let batch =
+            if self.config.log_append_time { batch.with_log_append_time(now.wall) } else { batch };
+        let stored = StoredBatch::place(batch, self.log_end_offset, self.leader_epoch);
+        self.epochs.assign(self.leader_epoch, self.log_end_offset);
+        self.producers.appended(&stored.header, now.wall);
+        self.log_end_offset = stored.end_offset();
+        self.tail.push(stored.clone());
+        Ok(Accepted::Appended(stored))
+    }
+
+    /// Moves the high watermark to where it may be; returns where it was if it moved.
+    pub fn advance(&mut self) -> Option<Offset> {
+        let unflushed = self.log_end_offset.since(self.durable_end).unsigned_abs();
+        // With flush.messages=1 nothing unflushed ever counts.
+        let position = if unflushed < self.config.flush_messages {
+            self.log_end_offset
+        } else {
+            self.durable_end
+        };
+        if position > self.durable_end {
+            self.counted_early_end = position;
+        }
+        self.in_sync.advance_own(position);
+        let before = self.high_watermark;
+        self.high_watermark = before.max(self.in_sync.lowest());
+        (self.high_watermark > before).then_some(before)
+    }
+
+    /// Fences a client by the leader epoch it knows. Source: KIP-320.
+    ///
+    /// # Errors
+    /// [`FetchError::FencedEpoch`], [`FetchError::UnknownEpoch`].
+    pub fn check_epoch(&self, asked: Option<LeaderEpoch>) -> Result<(), FetchError> {
+        let current = self.leader_epoch;
+        match asked {
+            Some(asked) if asked < current => Err(FetchError::FencedEpoch { asked, current }),
+            Some(asked) if asked > current => Err(FetchError::UnknownEpoch { asked, current }),
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    fn check_batch(&self, now: Now, acks: Acks, header: &BatchHeader) -> Result<(), ProduceError> {
+        if self.has_failed {
+            return Err(ProduceError::StorageFailed);
+        }
+        if header.is_control() {
+            return Err(ProduceError::ControlBatch);
+        }
+        if header.is_transactional() {
+            return Err(ProduceError::Transactional);
+        }
+        let limit = self.config.max_message_bytes;
+        if header.total_bytes > limit {
+            return Err(ProduceError::TooLarge { bytes: header.total_bytes, limit });
+        }
+        check_window(&self.config, now.wall, header)?;
+        let (in_sync, required) = (self.in_sync.count(), self.config.min_insync_replicas);
+        if acks == Acks::All && in_sync < required {
+            return Err(ProduceError::NotEnoughReplicas { in_sync, required });
+        }
+        Ok(())
+    }
+}
+
+/// The oldest record may be so old and the newest so far ahead, under `CreateTime`. The header's base
+/// timestamp is the first record's, which stands for the oldest.
+fn check_window(
+    config: &PartitionConfig,
+    now: TimestampMs,
+    header: &BatchHeader,
+) -> Result<(), ProduceError> {
+    if config.log_append_time {
+        return Ok(());
+    }
+    let age_ms = |timestamp: TimestampMs| now.0.saturating_sub(timestamp.0);
+    let exceeds = |age_ms: i64, limit: Option<i64>| limit.is_some_and(|limit| age_ms > limit);
+    let (oldest, newest) = (header.base_timestamp, header.max_timestamp);
+    if oldest != TimestampMs::NONE && exceeds(age_ms(oldest), config.timestamp_before_max_ms) {
+        return Err(ProduceError::TimestampOutOfWindow { timestamp: oldest });
+    }
+    let ahead_ms = age_ms(newest).saturating_neg();
+    if newest != TimestampMs::NONE && exceeds(ahead_ms, config.timestamp_after_max_ms) {
+        return Err(ProduceError::TimestampOutOfWindow { timestamp: newest });
+    }
+    Ok(())
+}

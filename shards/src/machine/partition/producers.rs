@@ -1,0 +1,241 @@
+//! Idempotent producers of a partition: duplicates, gaps and fencing. Source: KIP-98.
+//!
+//! Two states live side by side. *Live* is as of the log's end and judges what comes in. *Flushed*
+//! is as of the log's end in segments and goes into checkpoints: recovery replays onto it the batches
+//! beyond, so it must not know them. Both grow by the same step, [`ProducerState::record`], which is
+//! also all that recovery needs.
+//!
+//! Bounded: beyond [`PRODUCERS_MAX`] the quarter that wrote longest ago is forgotten. A forgotten
+//! producer may go on at any sequence, as in Kafka.
+
+use std::collections::HashMap;
+
+use crate::format::record_batch::{BatchHeader, Idempotence, StoredBatch};
+use crate::machine::effect::{ProducerBatch, ProducerCheckpoint};
+use crate::machine::input::ProduceError;
+use crate::machine::partitions::FixedHash;
+use crate::model::{ProducerEpoch, ProducerId, TimestampMs};
+
+/// Batches remembered per producer: a client may have that many in flight. Source: KIP-98.
+const BATCHES_MAX: usize = 5;
+
+/// Producers remembered per partition.
+pub const PRODUCERS_MAX: usize = 16_384;
+
+/// A producer that did not write for so long is forgotten: `producer.id.expiration.ms`.
+pub const PRODUCER_EXPIRY_MS: i64 = 24 * 3600 * 1000;
+
+/// What is known of one producer. Owner: its partition.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ProducerState {
+    epoch: ProducerEpoch,
+    last_timestamp: TimestampMs,
+    /// Without batches: the lowest sequence that was refused. None above may come before it.
+    awaited: Option<i32>,
+    /// Oldest first; only the first `count` mean something.
+    batches: [ProducerBatch; BATCHES_MAX],
+    count: u8,
+}
+
+const NO_BATCH: ProducerBatch = ProducerBatch {
+    first_sequence: -1,
+    last_sequence: -1,
+    base_offset: crate::model::Offset(-1),
+    last_offset: crate::model::Offset(-1),
+    timestamp: TimestampMs::NONE,
+};
+
+impl ProducerState {
+    fn new(epoch: ProducerEpoch) -> Self {
+        let last_timestamp = TimestampMs::NONE;
+        let batches = [NO_BATCH; BATCHES_MAX];
+        Self { epoch, last_timestamp, awaited: None, batches, count: 0 }
+    }
+
+    fn batches(&self) -> &[ProducerBatch] {
+        &self.batches[..usize::from(self.count)]
+    }
+
+    /// Takes a batch that is in the log. A new epoch forgets the batches of the old one.
+    fn record(&mut self, epoch: ProducerEpoch, batch: ProducerBatch, now: TimestampMs) {
+        if epoch != self.epoch {
+            self.epoch = epoch;
+            self.count = 0;
+        }
+        if usize::from(self.count) == BATCHES_MAX {
+            self.batches.rotate_left(1);
+            self.count -= 1;
+        }
+        self.batches[usize::from(self.count)] = batch;
+        self.count += 1;
+        self.last_timestamp = self.last_timestamp.max(now);
+    }
+
+    fn judge(&self, found: &Idempotence) -> Result<Verdict, ProduceError> {
+        let Idempotence { producer_id, producer_epoch, base_sequence, last_sequence } = *found;
+        let gap = |expected| ProduceError::OutOfOrderSequence {
+            producer_id,
+            expected,
+            found: base_sequence,
+        };
+        if producer_epoch < self.epoch {
+            return Err(ProduceError::InvalidProducerEpoch {
+                producer_id,
+                current: self.epoch,
+                found: producer_epoch,
+            });
+        }
+        if producer_epoch > self.epoch {
+            return if base_sequence == 0 { Ok(Verdict::Fresh) } else { Err(gap(0)) };
+        }
+        let same = |known: &&ProducerBatch| {
+            known.first_sequence == base_sequence && known.last_sequence == last_sequence
+        };
+        if let Some(original) = self.batches().iter().find(same) {
+            return Ok(Verdict::Duplicate(*original));
+        }
+        let next = |last: i32| if last == i32::MAX { 0 } else { last + 1 };
+        let expected = match (self.batches().last(), self.awaited) {
+            (Some(last), _) => next(last.last_sequence),
+            (None, Some(awaited)) => awaited.min(base_sequence),
+            (None, None) => base_sequence,
+        };
+        if base_sequence == expected { Ok(Verdict::Fresh) } else { Err(gap(expected)) }
+    }
+}
+
+/// What a batch is, by its producer's numbers.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Verdict {
+    /// To be appended.
+    Fresh,
+    /// In the log already, there.
+    Duplicate(ProducerBatch),
+}
+
+type States = HashMap<ProducerId, ProducerState, FixedHash>;
+
+/// The producers of one partition.
+#[derive(Clone, Debug, Default)]
+pub struct Producers {
+    live: States,
+    flushed: States,
+}
+
+impl Producers {
+    /// As recovered: everything in the log is in segments.
+    pub fn recovered(checkpoint: &[ProducerCheckpoint]) -> Self {
+        let mut live = States::default();
+        for producer in checkpoint {
+            let mut state = ProducerState::new(producer.producer_epoch);
+            for batch in &producer.batches {
+                state.record(producer.producer_epoch, *batch, producer.last_timestamp);
+            }
+            state.last_timestamp = producer.last_timestamp;
+            live.insert(producer.producer_id, state);
+        }
+        Self { flushed: live.clone(), live }
+    }
+
+    /// Whether nobody is remembered.
+    pub fn is_empty(&self) -> bool {
+        self.live.is_empty()
+    }
+
+    /// Judges a batch before it is appended.
+    ///
+    /// A producer that is not known may begin anywhere: its state may have expired.
+    ///
+    /// # Errors
+    /// [`ProduceError::InvalidProducerEpoch`], [`ProduceError::OutOfOrderSequence`].
+    pub fn judge(&self, header: &BatchHeader) -> Result<Verdict, ProduceError> {
+        let Some(found) = header.idempotence() else { return Ok(Verdict::Fresh) };
+        match self.live.get(&found.producer_id) {
+            Some(state) => state.judge(&found),
+            None => Ok(Verdict::Fresh),
+        }
+    }
+
+    /// Takes a batch that was appended at `now`.
+    pub fn appended(&mut self, header: &BatchHeader, now: TimestampMs) {
+        record(&mut self.live, header, now);
+        self.bound();
+    }
+
+    /// Remembers that a batch was refused that may be sent again. Of a producer that is not known
+    /// the next one in flight would otherwise be taken for its first, and the refused one never.
+    pub fn refused(&mut self, header: &BatchHeader, now: TimestampMs) {
+        let Some(found) = header.idempotence() else { return };
+        let state = self.live.entry(found.producer_id).or_insert_with(|| ProducerState {
+            last_timestamp: now,
+            awaited: Some(found.base_sequence),
+            ..ProducerState::new(found.producer_epoch)
+        });
+        if state.epoch == found.producer_epoch {
+            state.awaited = state.awaited.map(|awaited| awaited.min(found.base_sequence));
+        }
+        self.bound();
+    }
+
+    /// Takes batches that are in segments now, in offset order.
+    pub fn flushed<'a>(&mut self, batches: impl Iterator<Item = &'a StoredBatch>) {
+        for batch in batches {
+            record(&mut self.flushed, &batch.header, batch.header.max_timestamp);
+        }
+    }
+
+    /// Forgets producers that did not write since `now` less [`PRODUCER_EXPIRY_MS`].
+    pub fn expire(&mut self, now: TimestampMs) {
+        let kept = |state: &ProducerState| now.0 - state.last_timestamp.0 < PRODUCER_EXPIRY_MS;
+        self.live.retain(|_, state| kept(state));
+        let live = &self.live;
+        self.flushed.retain(|id, _| live.contains_key(id));
+    }
+
+    /// The flushed state, by producer id.
+    pub fn checkpoint(&self) -> Vec<ProducerCheckpoint> {
+        let line = |(id, state): (&ProducerId, &ProducerState)| {
+            let last_write = self.live.get(id).unwrap_or(state).last_timestamp;
+            ProducerCheckpoint {
+                producer_id: *id,
+                producer_epoch: state.epoch,
+                last_timestamp: last_write,
+                batches: state.batches().to_vec(),
+            }
+        };
+        let mut producers: Vec<_> = self.flushed.iter().map(line).collect();
+        producers.sort_unstable_by_key(|producer| producer.producer_id);
+        producers
+    }
+
+    fn bound(&mut self) {
+        if self.live.len() > PRODUCERS_MAX {
+            self.forget_oldest();
+        }
+    }
+
+    fn forget_oldest(&mut self) {
+        let mut ages: Vec<_> =
+            self.live.iter().map(|(id, state)| (state.last_timestamp, *id)).collect();
+        ages.sort_unstable();
+        for (_, id) in ages.drain(..PRODUCERS_MAX / 4) {
+            self.live.remove(&id);
+            self.flushed.remove(&id);
+        }
+    }
+}
+
+fn record(states: &mut States, header: &BatchHeader, now: TimestampMs) {
+    let Some(found) = header.idempotence() else { return };
+    let batch = ProducerBatch {
+        first_sequence: found.base_sequence,
+        last_sequence: found.last_sequence,
+        base_offset: header.base_offset,
+        last_offset: header.last_offset(),
+        timestamp: header.max_timestamp,
+    };
+    states
+        .entry(found.producer_id)
+        .or_insert_with(|| ProducerState::new(found.producer_epoch))
+        .record(found.producer_epoch, batch, now);
+}

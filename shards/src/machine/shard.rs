@@ -1,0 +1,543 @@
+//! A shard's machine: dispatches inputs to its partitions, its log and its waiters.
+//!
+//! Nothing is decided here that one of the parts can decide; this is where their results meet. After
+//! every input `pump` lets go of what became possible: a spare WAL file, parked
+//! produces, a round, a commit, the end of a stop. It costs nothing when nothing did.
+
+use super::acks::Requests;
+use super::effect::{
+    Commit, Effect, LogView, NoSpace, RecoveredPartition, StoreJob, StoreReply, WalEntry, WalStart,
+};
+use super::fetch_waits::FetchWaits;
+use super::input::{FetchError, PartitionConfig, PartitionSpec, ProduceError, Token};
+use super::partition::Partition;
+use super::partition::retention::Retention;
+use super::partition::tail_cache::CacheOrder;
+use super::partitions::{Partitions, Slot};
+use super::produce::Parked;
+use super::rounds::{RoundLimits, Rounds};
+use super::wal::{Note, WalLimits, WalQueue};
+use crate::model::{Lsn, MonotonicMicros, Now, Offset, ReplicaKey, ShardId, WalFileSeq};
+
+/// Bounds of a shard. Source: the tuning profile.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ShardLimits {
+    /// Size of a WAL file, a multiple of the block size.
+    pub wal_file_bytes: u64,
+    /// WAL files there may be at once, at least 2. Beyond, produces are parked.
+    pub wal_files_max: usize,
+    /// Largest commit; a single larger batch goes alone.
+    pub commit_bytes_max: u64,
+    /// Commits that may be written at once.
+    pub commits_in_flight_max: usize,
+    /// Bytes in the WAL since the last cut that start a flush round.
+    pub round_bytes: u64,
+    /// Age of the oldest commit since the last cut that starts a flush round.
+    pub round_age_ms: u64,
+    /// Memory for batches that are in segments already.
+    pub tail_cache_bytes: usize,
+    /// How long recent batches stay in memory when none follows them.
+    pub tail_cache_idle_ms: u64,
+    /// Produces that may wait for room in the WAL; more are answered as timed out.
+    pub parked_produces_max: usize,
+    /// Fetches that may wait for records; more are answered at once.
+    pub fetch_waits_max: usize,
+    /// How long after the last commit an idle shard writes a seal.
+    pub seal_after_ms: u64,
+    /// How often retention and the expiry of producers look around.
+    pub retention_interval_ms: u64,
+}
+
+impl Default for ShardLimits {
+    fn default() -> Self {
+        Self {
+            wal_file_bytes: 64 << 20,
+            wal_files_max: 8,
+            commit_bytes_max: 4 << 20,
+            commits_in_flight_max: 2,
+            round_bytes: 64 << 20,
+            round_age_ms: 5000,
+            tail_cache_bytes: 256 << 20,
+            tail_cache_idle_ms: 30_000,
+            parked_produces_max: 4096,
+            fetch_waits_max: 65_536,
+            seal_after_ms: 20,
+            retention_interval_ms: 5 * 60 * 1000,
+        }
+    }
+}
+
+/// Whether the shard serves.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Life {
+    Running,
+    Stopping,
+    Stopped,
+}
+
+/// All decisions of one shard. Owner: the shard's thread, or the simulator.
+#[derive(Debug)]
+pub struct ShardMachine {
+    shard: ShardId,
+    pub(super) limits: ShardLimits,
+    pub(super) life: Life,
+    pub(super) partitions: Partitions,
+    pub(super) wal: WalQueue,
+    pub(super) rounds: Rounds,
+    pub(super) requests: Requests,
+    pub(super) parked: Parked,
+    pub(super) cache: CacheOrder,
+    pub(super) waits: FetchWaits,
+    /// When retention looks around next; `None` when there is nothing it could ever remove.
+    next_retention: Option<MonotonicMicros>,
+}
+
+impl ShardMachine {
+    /// A shard without partitions whose WAL goes on at `wal`.
+    ///
+    /// # Panics
+    /// When the limits cannot work together.
+    #[must_use]
+    pub fn start(shard: ShardId, limits: ShardLimits, wal: WalStart) -> Self {
+        let wal_limits = WalLimits {
+            file_bytes: limits.wal_file_bytes,
+            files_max: limits.wal_files_max,
+            commit_bytes_max: limits.commit_bytes_max,
+            in_flight_max: limits.commits_in_flight_max,
+        };
+        let round_limits =
+            RoundLimits { dirty_bytes: limits.round_bytes, age_ms: limits.round_age_ms };
+        Self {
+            shard,
+            limits,
+            life: Life::Running,
+            partitions: Partitions::default(),
+            wal: WalQueue::new(wal_limits, wal),
+            rounds: Rounds::new(round_limits, Lsn(wal.next_lsn.0 - 1)),
+            requests: Requests::default(),
+            parked: Parked::default(),
+            cache: CacheOrder::default(),
+            waits: FetchWaits::default(),
+            next_retention: None,
+        }
+    }
+
+    /// Which shard this is.
+    #[must_use]
+    pub fn shard(&self) -> ShardId {
+        self.shard
+    }
+
+    /// Takes a partition over, empty or as recovered; for an open one, its configuration and a newer
+    /// leader epoch. An older epoch is a command that came late and changes nothing.
+    pub fn open_partition(
+        &mut self,
+        now: Now,
+        spec: PartitionSpec,
+        recovered: Option<RecoveredPartition>,
+        out: &mut Vec<Effect>,
+    ) {
+        if self.life == Life::Stopped {
+            return;
+        }
+        let PartitionSpec { key, ref topic_name, leader_epoch, ref config } = spec;
+        let opened = WalEntry::Opened { key, topic_name: topic_name.clone(), leader_epoch };
+        if let Some(slot) = self.partitions.slot(&key) {
+            let partition = self.partitions.get_mut(slot).expect("a key names an open slot");
+            if leader_epoch < partition.leader_epoch {
+                return;
+            }
+            if leader_epoch > partition.leader_epoch {
+                partition.leader_epoch = leader_epoch;
+                self.wal.push(opened, Note::Opened);
+                // A consumer that knows the old epoch has to learn of the new one.
+                self.waits.answer_all(slot, &mut self.partitions, out);
+            }
+            self.configure_partition(key, config.clone(), out);
+        } else {
+            self.wal.push(opened, Note::Opened);
+            out.push(Effect::Store(StoreJob::Open {
+                key,
+                topic_name: topic_name.clone(),
+                config: config.clone(),
+            }));
+            let partition = Partition::new(spec, recovered);
+            if partition.has_useless_segment() {
+                let log_start_offset = partition.log_start_offset;
+                out.push(Effect::Store(StoreJob::DeleteSegments { key, log_start_offset }));
+            }
+            self.partitions.insert(partition);
+        }
+        self.arm_retention(now.monotonic);
+        self.pump(now, out);
+    }
+
+    /// Changes the configuration of an open partition.
+    pub fn configure_partition(
+        &mut self,
+        key: ReplicaKey,
+        config: PartitionConfig,
+        out: &mut Vec<Effect>,
+    ) {
+        let Some(slot) = self.partitions.slot(&key) else { return };
+        let partition = self.partitions.get_mut(slot).expect("a key names an open slot");
+        if partition.config == config {
+            return;
+        }
+        partition.config = config.clone();
+        out.push(Effect::Store(StoreJob::Configure { key, config }));
+        // What was appended may count from now on.
+        self.advance(slot, out);
+        // Retention may want something else now: let the next tick look.
+        if self.life == Life::Running {
+            self.next_retention = Some(MonotonicMicros(0));
+        }
+    }
+
+    /// Deletes a partition. Its files go once the WAL says so.
+    pub fn close_partition(&mut self, now: Now, key: ReplicaKey, out: &mut Vec<Effect>) {
+        let Some(slot) = self.partitions.slot(&key) else { return };
+        self.waits.answer_all(slot, &mut self.partitions, out);
+        let mut partition = self.partitions.remove(slot).expect("a key names an open slot");
+        for waiter in partition.ack_waiters.take() {
+            let gone = Err(ProduceError::UnknownPartition(key));
+            self.requests.decide(waiter.request, waiter.index, gone, out);
+        }
+        self.cache.forgot(partition.tail.clear(), &self.partitions);
+        self.rounds.release(&key);
+        if partition.append_target.is_some() {
+            self.rounds.append_done(&self.partitions, out);
+        }
+        self.wal.push(WalEntry::Closed { key }, Note::Closed { key });
+        self.pump(now, out);
+    }
+
+    /// Moves the log start up to `before`, `None` for the high watermark. Answered by
+    /// [`Effect::RecordsDeleted`] once that is durable.
+    ///
+    /// # Errors
+    /// [`FetchError::UnknownPartition`], [`FetchError::StorageFailed`], and
+    /// [`FetchError::OutOfRange`] beyond the high watermark.
+    pub fn delete_records(
+        &mut self,
+        now: Now,
+        token: Token,
+        key: ReplicaKey,
+        before: Option<Offset>,
+        out: &mut Vec<Effect>,
+    ) -> Result<(), FetchError> {
+        let running = self.life == Life::Running;
+        let slot = self.partitions.slot(&key).filter(|_| running);
+        let slot = slot.ok_or(FetchError::UnknownPartition(key))?;
+        let partition = self.partitions.get(slot).expect("a key names an open slot");
+        if partition.has_failed {
+            return Err(FetchError::StorageFailed);
+        }
+        let wanted = before.unwrap_or(partition.high_watermark);
+        let log_start_offset = partition.log_start_offset;
+        // Below the log start there is nothing left to delete, which is what was asked.
+        partition.check_range(wanted.max(log_start_offset))?;
+        if wanted <= log_start_offset {
+            out.push(Effect::RecordsDeleted { token, log_start_offset });
+        } else {
+            self.move_log_start(slot, wanted, Some(token));
+            self.pump(now, out);
+        }
+        Ok(())
+    }
+
+    /// The next commit to write, or `None` when nothing waits, enough are being written, or no file
+    /// has room. [`Effect::CommitPending`] says when to ask again.
+    pub fn next_commit(&mut self) -> Option<Commit> {
+        self.wal.next_commit()
+    }
+
+    /// A commit is on the disk. It counts once all before it are, too.
+    pub fn commit_written(&mut self, now: Now, lsn: Lsn, out: &mut Vec<Effect>) {
+        self.wal.written(lsn);
+        while let Some(commit) = self.wal.pop_durable(now.monotonic, self.limits.seal_after_ms) {
+            self.rounds.commit_durable(now.monotonic, commit.bytes);
+            for note in &commit.notes {
+                self.apply(*note, out);
+            }
+            if !commit.notes.is_empty() {
+                self.arm_retention(now.monotonic);
+            }
+            self.wal.reuse(commit.notes);
+        }
+        self.pump(now, out);
+    }
+
+    /// A WAL file was prepared, or did not fit the disk.
+    pub fn wal_file_prepared(
+        &mut self,
+        now: Now,
+        seq: WalFileSeq,
+        result: Result<(), NoSpace>,
+        out: &mut Vec<Effect>,
+    ) {
+        self.wal.prepared(now.monotonic, seq, result);
+        self.pump(now, out);
+    }
+
+    /// The storage thread did a job. Answers for partitions closed meanwhile are ignored.
+    pub fn store_done(&mut self, now: Now, reply: StoreReply, out: &mut Vec<Effect>) {
+        match reply {
+            StoreReply::Segments { key, view } => self.take_view(now, key, view, out),
+            StoreReply::Checkpointed { lsn } => {
+                let lsn = self.rounds.checkpointed(lsn);
+                self.wal.checkpointed(lsn);
+            }
+            StoreReply::Removed { .. } => {}
+            StoreReply::NoSpace { key } => {
+                let whose = key.and_then(|key| Some((self.partitions.slot(&key)?, key)));
+                if key.is_none() || whose.is_some() {
+                    self.rounds.refused(now.monotonic, whose);
+                }
+            }
+            StoreReply::Failed { key, .. } => self.fail_partition(key, out),
+        }
+        self.pump(now, out);
+    }
+
+    /// When [`tick`](Self::tick) has something to do; `None` when nothing ever will be due.
+    #[must_use]
+    pub fn next_deadline(&self) -> Option<MonotonicMicros> {
+        if self.life == Life::Stopped {
+            return None;
+        }
+        let parts = [
+            self.requests.next_deadline(),
+            self.parked.next_deadline(),
+            self.waits.next_deadline(),
+            self.wal.next_deadline(),
+            self.rounds.next_deadline(),
+            self.cache.idle_deadline(self.limits.tail_cache_idle_ms),
+            self.next_retention,
+        ];
+        parts.into_iter().flatten().min()
+    }
+
+    /// Time passed.
+    pub fn tick(&mut self, now: Now, out: &mut Vec<Effect>) {
+        if self.life == Life::Stopped {
+            return;
+        }
+        self.requests.expire(now.monotonic, out);
+        self.expire_parked(now, out);
+        self.waits.expire(now.monotonic, &mut self.partitions, out);
+        self.wal.tick(now.monotonic);
+        self.rounds.tick(now, &self.partitions, out);
+        let idle_ms = self.limits.tail_cache_idle_ms;
+        self.cache.trim_idle(now.monotonic, idle_ms, &mut self.partitions);
+        if self.next_retention.is_some_and(|at| at <= now.monotonic) {
+            self.run_retention(now, out);
+        }
+        self.pump(now, out);
+    }
+
+    /// Begins the orderly stop: produces are refused, waiting fetches answered, everything goes to
+    /// segments. [`Effect::Stopped`] is the end.
+    pub fn stop(&mut self, now: Now, out: &mut Vec<Effect>) {
+        if self.life != Life::Running {
+            return;
+        }
+        self.life = Life::Stopping;
+        self.next_retention = None;
+        self.refuse_parked(now, &ProduceError::Stopping, out);
+        self.waits.expire(MonotonicMicros(u64::MAX), &mut self.partitions, out);
+        self.pump(now, out);
+    }
+
+    /// What recent batches take in memory.
+    #[must_use]
+    pub fn cached_bytes(&self) -> usize {
+        self.cache.bytes()
+    }
+
+    /// Looks at the whole state and panics where an invariant does not hold. For the simulator.
+    pub fn check_invariants(&self) {
+        self.partitions.check_invariants();
+        for (_, partition) in self.partitions.iter() {
+            partition.check_invariants();
+        }
+        let cached: usize = self.partitions.iter().map(|(_, found)| found.tail.cost()).sum();
+        assert_eq!(cached, self.cache.bytes(), "cached bytes are counted");
+        self.wal.check_invariants();
+        self.rounds.check_invariants(&self.partitions);
+        self.waits.check_invariants(&self.partitions);
+        assert!(
+            self.parked.len() <= self.limits.parked_produces_max,
+            "parked produces are bounded"
+        );
+        assert!(self.waits.len() <= self.limits.fetch_waits_max, "parked fetches are bounded");
+    }
+
+    /// Moves a partition's positions and serves who waited for that.
+    pub(super) fn advance(&mut self, slot: Slot, out: &mut Vec<Effect>) {
+        let Some(partition) = self.partitions.get_mut(slot) else { return };
+        let before = partition.advance();
+        let (own, high_watermark) = (partition.in_sync.own(), partition.high_watermark);
+        while let Some(mut waiter) = partition.ack_waiters.pop(own, high_watermark) {
+            waiter.appended.log_start_offset = partition.log_start_offset;
+            self.requests.decide(waiter.request, waiter.index, Ok(waiter.appended), out);
+        }
+        if let Some(before) = before
+            && !partition.fetch_waits.is_empty()
+        {
+            let bytes = partition.tail.bytes_between(before, high_watermark);
+            self.waits.readable(slot, bytes, &mut self.partitions, out);
+        }
+    }
+
+    /// Lets go of what became possible.
+    pub(super) fn pump(&mut self, now: Now, out: &mut Vec<Effect>) {
+        if self.life == Life::Stopped {
+            return;
+        }
+        self.wal.prepare_spare(out);
+        self.resume_parked(now, out);
+        let unflushed = self.wal.durable() > self.wal.checkpointed_lsn();
+        // A checkpoint that frees nothing would be wanted again at once.
+        let frees = unflushed && !self.rounds.is_held();
+        let wanted = (self.wal.wants_checkpoint() && frees)
+            || (self.life == Life::Stopping && self.wal.is_idle() && !self.rounds.is_clean());
+        if self.rounds.is_due(now.monotonic) || (wanted && self.rounds.is_idle()) {
+            self.rounds.start(now, self.wal.durable(), &mut self.partitions, out);
+        }
+        self.wal.signal(out);
+        if self.life == Life::Stopping && self.is_stop_complete() {
+            self.life = Life::Stopped;
+            // Only a full disk leaves requests behind: theirs is what nobody knows.
+            self.requests.expire(MonotonicMicros(u64::MAX), out);
+            out.push(Effect::Stopped);
+        }
+    }
+
+    /// A stop does not wait for somebody to free the disk: the WAL has what was acknowledged.
+    fn is_stop_complete(&self) -> bool {
+        let (idle, stuck) = (self.wal.is_idle(), self.wal.is_stuck());
+        (idle && self.rounds.is_clean())
+            || ((idle || stuck) && self.rounds.lacks_space())
+            || (stuck && self.wal.lacks_space() && self.rounds.is_idle())
+    }
+
+    fn apply(&mut self, note: Note, out: &mut Vec<Effect>) {
+        match note {
+            Note::Batch { slot, end_offset } => {
+                let Some(partition) = self.partitions.get_mut(slot) else { return };
+                partition.durable_end = end_offset;
+                if !partition.is_dirty {
+                    partition.is_dirty = true;
+                    self.rounds.mark_dirty(slot);
+                }
+                self.advance(slot, out);
+            }
+            Note::LogStart { slot, key, log_start_offset, token } => {
+                let mut reached = log_start_offset;
+                if let Some(partition) = self.partitions.get_mut(slot) {
+                    if partition.advance_log_start(log_start_offset) {
+                        out.push(Effect::Store(StoreJob::DeleteSegments { key, log_start_offset }));
+                    }
+                    reached = partition.log_start_offset;
+                }
+                if let Some(token) = token {
+                    out.push(Effect::RecordsDeleted { token, log_start_offset: reached });
+                }
+            }
+            Note::Opened => {}
+            Note::Closed { key } => out.push(Effect::Store(StoreJob::Remove { key })),
+        }
+    }
+
+    fn take_view(&mut self, now: Now, key: ReplicaKey, view: LogView, out: &mut Vec<Effect>) {
+        let Some(slot) = self.partitions.slot(&key) else { return };
+        let partition = self.partitions.get_mut(slot).expect("a key names an open slot");
+        let was_appending = partition.append_target.is_some();
+        if partition.set_view(view) {
+            let log_start_offset = partition.log_start_offset;
+            out.push(Effect::Store(StoreJob::DeleteSegments { key, log_start_offset }));
+        }
+        let (is_appending, awaits_roll) =
+            (partition.append_target.is_some(), partition.awaits_roll);
+        if was_appending && !is_appending {
+            self.rounds.append_done(&self.partitions, out);
+        }
+        self.cache.trim(self.limits.tail_cache_bytes, &mut self.partitions);
+        if awaits_roll {
+            self.retain(now, slot, out);
+        }
+    }
+
+    fn fail_partition(&mut self, key: ReplicaKey, out: &mut Vec<Effect>) {
+        let Some(slot) = self.partitions.slot(&key) else { return };
+        let partition = self.partitions.get_mut(slot).expect("a key names an open slot");
+        let was_appending = partition.append_target.is_some();
+        if partition.durable_end > partition.segments_end {
+            self.rounds.hold(key);
+        }
+        let dropped = partition.fail();
+        for waiter in partition.ack_waiters.take() {
+            let failed = Err(ProduceError::StorageFailed);
+            self.requests.decide(waiter.request, waiter.index, failed, out);
+        }
+        self.cache.forgot(dropped, &self.partitions);
+        if was_appending {
+            self.rounds.append_done(&self.partitions, out);
+        }
+        self.waits.answer_all(slot, &mut self.partitions, out);
+    }
+
+    fn move_log_start(&mut self, slot: Slot, wanted: Offset, token: Option<Token>) {
+        let Some(partition) = self.partitions.get_mut(slot) else { return };
+        let key = partition.key;
+        partition.queued_log_start = partition.queued_log_start.max(wanted);
+        let log_start_offset = partition.queued_log_start;
+        let note = Note::LogStart { slot, key, log_start_offset, token };
+        self.wal.push(WalEntry::LogStart { key, log_start_offset }, note);
+    }
+
+    fn arm_retention(&mut self, now: MonotonicMicros) {
+        if self.life == Life::Running && self.next_retention.is_none() {
+            self.next_retention = Some(now.plus_millis(self.limits.retention_interval_ms));
+        }
+    }
+
+    fn run_retention(&mut self, now: Now, out: &mut Vec<Effect>) {
+        self.next_retention = None;
+        let mut slots = Vec::new();
+        let mut needs_next = false;
+        for (slot, partition) in self.partitions.iter_mut() {
+            partition.producers.expire(now.wall);
+            partition.awaits_roll = false;
+            if partition.has_retention() {
+                slots.push(slot);
+            }
+            needs_next |= partition.has_retention() || !partition.producers.is_empty();
+        }
+        for slot in slots {
+            self.retain(now, slot, out);
+        }
+        if needs_next {
+            self.arm_retention(now.monotonic);
+        }
+    }
+
+    fn retain(&mut self, now: Now, slot: Slot, out: &mut Vec<Effect>) {
+        let Some(partition) = self.partitions.get_mut(slot) else { return };
+        let key = partition.key;
+        match partition.retention(now.wall) {
+            // The answer to a roll comes after those to the appends before it.
+            Retention::Roll if partition.awaits_roll => {}
+            Retention::Roll => {
+                partition.awaits_roll = true;
+                out.push(Effect::Store(StoreJob::Roll { key }));
+            }
+            Retention::LogStart(offset) => {
+                partition.awaits_roll = false;
+                self.move_log_start(slot, offset, None);
+            }
+            Retention::Keep => partition.awaits_roll = false,
+        }
+    }
+}

@@ -1,0 +1,190 @@
+//! Every configuration key of a broker. All are fixed when it starts.
+
+use super::ConfigError;
+use super::value::Rule;
+
+/// Where a key is set.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Origin {
+    /// In the `[kafka]` table of the configuration file, under its own name.
+    KafkaTable,
+    /// By a flag (and its variable and file key), named here.
+    Flag(&'static str),
+}
+
+/// A key of a broker.
+#[derive(Clone, Copy, Debug)]
+pub struct BrokerKey {
+    /// Kafka's name.
+    pub name: &'static str,
+    /// What it accepts.
+    pub rule: Rule,
+    /// When it is not set.
+    pub default: &'static str,
+    /// Where it is set.
+    pub origin: Origin,
+    /// What it does.
+    pub doc: &'static str,
+}
+
+const fn key(
+    name: &'static str,
+    rule: Rule,
+    default: &'static str,
+    doc: &'static str,
+) -> BrokerKey {
+    BrokerKey { name, rule, default, origin: Origin::KafkaTable, doc }
+}
+
+const fn flag(name: &'static str, flag: &'static str, doc: &'static str) -> BrokerKey {
+    BrokerKey { name, rule: Rule::Text, default: "", origin: Origin::Flag(flag), doc }
+}
+
+const NATURAL: Rule = Rule::Long { min: 0, max: i64::MAX };
+const FROM_MINUS_ONE: Rule = Rule::Long { min: -1, max: i64::MAX };
+const FOREVER: &str = "9223372036854775807";
+
+const KEYS: &[BrokerKey] = &[
+    flag("advertised.listeners", "--advertised-addr", "Where clients are told to connect."),
+    key(
+        "auto.create.topics.enable",
+        Rule::Boolean,
+        "true",
+        "Whether a client that asks for a topic that does not exist creates it.",
+    ),
+    flag("broker.id", "--node-id", "This node's id."),
+    key(
+        "compression.type",
+        Rule::OneOf(&["producer", "uncompressed", "gzip", "snappy", "lz4", "zstd"]),
+        "producer",
+        "compression.type of topics that do not set it.",
+    ),
+    key(
+        "connections.max.idle.ms",
+        Rule::Long { min: 1000, max: i32::MAX as i64 },
+        "600000",
+        "Milliseconds without a request after which a connection is closed.",
+    ),
+    key(
+        "default.replication.factor",
+        Rule::Int { min: 1, max: 1 },
+        "1",
+        "Replicas of a partition whose creator leaves the number to the server. One node holds one.",
+    ),
+    flag("listeners", "--bind-addr and --kafka-port", "Where the server listens for clients."),
+    key(
+        "log.cleanup.policy",
+        Rule::ListOf(&["delete"]),
+        "delete",
+        "cleanup.policy of topics that do not set it.",
+    ),
+    flag("log.dirs", "--data-dir", "The directory that holds everything this node stores."),
+    key(
+        "log.flush.interval.messages",
+        Rule::Long { min: 1, max: i64::MAX },
+        "1",
+        "flush.messages of topics that do not set it. The default differs from Kafka's: every \
+         acknowledged record is on the disk.",
+    ),
+    key("log.flush.interval.ms", NATURAL, FOREVER, "flush.ms of topics that do not set it."),
+    key(
+        "log.message.timestamp.after.max.ms",
+        NATURAL,
+        "3600000",
+        "message.timestamp.after.max.ms of topics that do not set it.",
+    ),
+    key(
+        "log.message.timestamp.before.max.ms",
+        NATURAL,
+        FOREVER,
+        "message.timestamp.before.max.ms of topics that do not set it.",
+    ),
+    key(
+        "log.message.timestamp.type",
+        Rule::OneOf(&["CreateTime", "LogAppendTime"]),
+        "CreateTime",
+        "message.timestamp.type of topics that do not set it.",
+    ),
+    key(
+        "log.retention.bytes",
+        FROM_MINUS_ONE,
+        "-1",
+        "retention.bytes of topics that do not set it.",
+    ),
+    key(
+        "log.retention.check.interval.ms",
+        Rule::Long { min: 1, max: i64::MAX },
+        "300000",
+        "How often records are looked for that retention lets go, in milliseconds.",
+    ),
+    key(
+        "log.retention.hours",
+        Rule::Int { min: -1, max: i32::MAX },
+        "168",
+        "retention.ms of topics that do not set it, in hours. log.retention.minutes and \
+         log.retention.ms come before it.",
+    ),
+    key(
+        "log.retention.minutes",
+        Rule::Int { min: -1, max: i32::MAX },
+        "",
+        "retention.ms of topics that do not set it, in minutes. log.retention.ms comes before it.",
+    ),
+    key("log.retention.ms", FROM_MINUS_ONE, "", "retention.ms of topics that do not set it."),
+    key(
+        "log.roll.hours",
+        Rule::Int { min: 1, max: i32::MAX },
+        "168",
+        "segment.ms of topics that do not set it, in hours. log.roll.ms comes before it.",
+    ),
+    key(
+        "log.roll.ms",
+        Rule::Long { min: 1, max: i64::MAX },
+        "",
+        "segment.ms of topics that do not set it.",
+    ),
+    key(
+        "log.segment.bytes",
+        Rule::Int { min: 14, max: i32::MAX },
+        "1073741824",
+        "segment.bytes of topics that do not set it.",
+    ),
+    key(
+        "message.max.bytes",
+        Rule::MessageBytes,
+        "1048588",
+        "max.message.bytes of topics that do not set it.",
+    ),
+    key(
+        "min.insync.replicas",
+        Rule::Int { min: 1, max: i32::MAX },
+        "1",
+        "min.insync.replicas of topics that do not set it.",
+    ),
+    flag("node.id", "--node-id", "This node's id."),
+    key(
+        "num.partitions",
+        Rule::Int { min: 1, max: crate::machine::metadata::TOPIC_PARTITIONS_MAX as i32 },
+        "1",
+        "Partitions of a topic whose creator leaves the number to the server.",
+    ),
+    key(
+        "socket.request.max.bytes",
+        // Enough for any request without records; a smaller bound would lock clients out.
+        Rule::Int { min: 1024, max: i32::MAX },
+        "104857600",
+        "Largest request that is read, in bytes. A connection that announces more is closed.",
+    ),
+];
+
+/// All keys, by name.
+#[must_use]
+pub fn broker_keys() -> &'static [BrokerKey] {
+    KEYS
+}
+
+pub(super) fn find(name: &str) -> Result<&'static BrokerKey, ConfigError> {
+    KEYS.iter()
+        .find(|key| key.name == name)
+        .ok_or_else(|| ConfigError::UnknownKey { name: name.to_owned(), of: "a broker" })
+}

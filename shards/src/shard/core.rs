@@ -1,0 +1,437 @@
+//! One shard's machine and all that performs its effects.
+//!
+//! The machine is borrowed for one input at a time and never across an await. Effects are performed
+//! in order right after, and none of them calls back into the machine: they fill slots, push
+//! messages and raise signals.
+
+use std::cell::{Cell, RefCell};
+use std::collections::{HashMap, VecDeque};
+use std::future::Future;
+use std::hash::BuildHasherDefault;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::task::Poll;
+use std::time::{Instant, SystemTime};
+
+use super::request::{ProduceRequestPart, Reply, Request, ShardReport, Socket};
+use crate::io::local::{Latch, Signal, Slot};
+use crate::io::log_reader::LogReader;
+use crate::io::process;
+use crate::io::store_thread::StoreQueue;
+use crate::io::wal_files::{WalFilePreparer, Wanted};
+use crate::io::wal_writer::{CommitSource, WalWriter};
+use crate::machine::effect::{Commit, Effect, RecoveredPartition};
+use crate::machine::input::{FetchError, FetchWait, PartitionSpec, ProduceInput, Token};
+use crate::machine::shard::ShardMachine;
+use crate::mesh::{Caller, Incoming, MeshPort};
+use crate::model::{Acks, Lsn, MonotonicMicros, Now, ReplicaKey, ShardId, TimestampMs};
+use crate::store::paths::partition_dir;
+
+/// How often a shard turns at least while somebody waits.
+const PULSE_MS: u64 = 100;
+
+/// Lookups whose order shows nowhere.
+type Map<K, V> = HashMap<K, V, BuildHasherDefault<ahash::AHasher>>;
+
+/// Freed at once by the machine, this much is worth the search for free pages.
+const GIVEN_BACK_BYTES_MIN: usize = 1 << 20;
+
+/// The two clocks. Copies agree, so that deadlines may cross shards.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Clock {
+    origin: Instant,
+}
+
+impl Clock {
+    pub(super) fn start() -> Self {
+        Self { origin: Instant::now() }
+    }
+
+    pub(super) fn now(&self) -> Now {
+        let wall = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        Now {
+            monotonic: MonotonicMicros(self.origin.elapsed().as_micros() as u64),
+            wall: TimestampMs(wall.as_millis() as i64),
+        }
+    }
+}
+
+/// Who gets an answer.
+#[derive(Debug)]
+pub(super) enum Origin {
+    Own(Slot<Reply>),
+    Peer(Caller),
+}
+
+/// Why a token is parked.
+#[derive(Debug)]
+enum Parked {
+    Produce(Origin),
+    Wait(Origin),
+    Delete(ReplicaKey, Origin),
+}
+
+pub(super) type Port = MeshPort<Request, Reply>;
+
+#[derive(Debug)]
+pub(super) struct Core {
+    pub(super) id: ShardId,
+    pub(super) shards: u16,
+    pub(super) clock: Clock,
+    pub(super) port: Rc<Port>,
+    pub(super) reader: LogReader,
+    pub(super) wal: Rc<WalWriter>,
+    pub(super) files: WalFilePreparer,
+    pub(super) store: StoreQueue,
+    /// Raised when the machine's next deadline has come nearer than the timer's.
+    pub(super) deadline_moved: Signal,
+    pub(super) stopping: Latch,
+    pub(super) machine_stopped: Latch,
+    pub(super) exit: Latch,
+    machine: RefCell<ShardMachine>,
+    effects: RefCell<Vec<Effect>>,
+    timer_at: Cell<Option<MonotonicMicros>>,
+    next_token: Cell<u64>,
+    parked: RefCell<Map<Token, Parked>>,
+    /// Parked fetches of other shards, to find them when they are cancelled.
+    peer_waits: RefCell<Map<Caller, Token>>,
+    recovered: RefCell<Map<ReplicaKey, RecoveredPartition>>,
+    directories: RefCell<Map<ReplicaKey, Rc<Path>>>,
+    data_dir: PathBuf,
+    sockets: RefCell<VecDeque<(Socket, Origin)>>,
+    socket_came: Signal,
+    report: Cell<ShardReport>,
+}
+
+/// What a core is made of.
+pub(super) struct Parts {
+    pub(super) id: ShardId,
+    pub(super) shards: u16,
+    pub(super) clock: Clock,
+    pub(super) port: Rc<Port>,
+    pub(super) reader: LogReader,
+    pub(super) wal: WalWriter,
+    pub(super) files: WalFilePreparer,
+    pub(super) store: StoreQueue,
+    pub(super) machine: ShardMachine,
+    pub(super) recovered: Vec<RecoveredPartition>,
+    pub(super) data_dir: PathBuf,
+}
+
+impl Core {
+    pub(super) fn new(parts: Parts) -> Rc<Self> {
+        let recovered = parts.recovered.into_iter().map(|found| (found.state.key, found)).collect();
+        Rc::new(Self {
+            id: parts.id,
+            shards: parts.shards,
+            clock: parts.clock,
+            port: parts.port,
+            reader: parts.reader,
+            wal: Rc::new(parts.wal),
+            files: parts.files,
+            store: parts.store,
+            deadline_moved: Signal::default(),
+            stopping: Latch::default(),
+            machine_stopped: Latch::default(),
+            exit: Latch::default(),
+            machine: RefCell::new(parts.machine),
+            effects: RefCell::default(),
+            timer_at: Cell::default(),
+            next_token: Cell::default(),
+            parked: RefCell::default(),
+            peer_waits: RefCell::default(),
+            recovered: RefCell::new(recovered),
+            directories: RefCell::default(),
+            data_dir: parts.data_dir,
+            sockets: RefCell::default(),
+            socket_came: Signal::default(),
+            report: Cell::new(ShardReport { shard: parts.id, ..Default::default() }),
+        })
+    }
+
+    /// Gives the machine one input and performs what comes of it.
+    pub(super) fn drive<T>(
+        &self,
+        input: impl FnOnce(&mut ShardMachine, Now, &mut Vec<Effect>) -> T,
+    ) -> T {
+        let mut effects = self.effects.take();
+        let result = input(&mut self.machine.borrow_mut(), self.clock.now(), &mut effects);
+        for effect in effects.drain(..) {
+            self.perform(effect);
+        }
+        self.effects.replace(effects);
+        let next = self.machine.borrow().next_deadline();
+        if next.is_some_and(|next| self.timer_at.get().is_none_or(|armed| next < armed)) {
+            self.deadline_moved.raise();
+        }
+        result
+    }
+
+    /// Whether somebody waits for this shard, or this shard for another.
+    fn is_waited_for(&self) -> bool {
+        !self.parked.borrow().is_empty() || self.port.under_way() > 0
+    }
+
+    /// Call it when somebody begins to wait: the timer has to run from now on.
+    pub(super) fn begin_wait(&self) {
+        let latest = self.clock.now().monotonic.plus_millis(2 * PULSE_MS);
+        if self.timer_at.get().is_none_or(|armed| armed > latest) {
+            self.deadline_moved.raise();
+        }
+    }
+
+    /// Looks at the machine.
+    pub(super) fn look<T>(&self, at: impl FnOnce(&ShardMachine) -> T) -> T {
+        at(&self.machine.borrow())
+    }
+
+    fn perform(&self, effect: Effect) {
+        match effect {
+            Effect::ProduceDone { token, outcomes } => {
+                self.settle(token, |_| Reply::Produced(outcomes));
+            }
+            Effect::FetchReady { token } => self.settle(token, |_| Reply::Ready),
+            Effect::RecordsDeleted { token, log_start_offset } => {
+                self.settle(token, |_| Reply::Deleted(Ok(log_start_offset)));
+            }
+            Effect::CommitPending => self.wal.kick(),
+            Effect::PrepareWalFile { seq, recycle } => self.files.prepare(Wanted { seq, recycle }),
+            Effect::Store(job) => self.store.push(job),
+            Effect::Stopped => self.machine_stopped.open(),
+        }
+    }
+
+    /// Answers what is parked under a token. Nothing is, if it was cancelled.
+    fn settle(&self, token: Token, reply: impl FnOnce(&Parked) -> Reply) {
+        let Some(parked) = self.parked.borrow_mut().remove(&token) else { return };
+        let reply = reply(&parked);
+        let (Parked::Produce(origin) | Parked::Wait(origin) | Parked::Delete(_, origin)) = parked;
+        if let (Origin::Peer(caller), Reply::Ready) = (&origin, &reply) {
+            self.peer_waits.borrow_mut().remove(caller);
+        }
+        self.answer(origin, reply);
+    }
+
+    pub(super) fn answer(&self, origin: Origin, reply: Reply) {
+        match origin {
+            Origin::Own(slot) => slot.fill(reply),
+            Origin::Peer(caller) => self.port.reply(caller, reply),
+        }
+    }
+
+    /// Forgets a parked fetch. Whoever waits on another shard still gets an answer.
+    pub(super) fn cancel(&self, token: Token) {
+        self.machine.borrow_mut().cancel_wait(token);
+        self.settle(token, |_| Reply::Ready);
+    }
+
+    /// Takes a message from another shard.
+    pub(super) fn hear(self: &Rc<Self>, message: Incoming<Request>) {
+        self.count(|report| report.messages += 1);
+        match message {
+            Incoming::Request(caller, request) => {
+                self.handle(Origin::Peer(caller), request);
+            }
+            Incoming::Cancelled(caller) => {
+                let token = self.peer_waits.borrow_mut().remove(&caller);
+                if let Some(token) = token {
+                    self.cancel(token);
+                }
+            }
+        }
+    }
+
+    /// Takes a request. Returns the token of a fetch that may be cancelled.
+    pub(super) fn handle(self: &Rc<Self>, origin: Origin, request: Request) -> Option<Token> {
+        match request {
+            Request::Produce(part) => self.produce(origin, part),
+            Request::WaitFetch { partitions, min_bytes, deadline } => {
+                let token = self.token();
+                if let Origin::Peer(caller) = origin {
+                    self.peer_waits.borrow_mut().insert(caller, token);
+                }
+                self.park(token, Parked::Wait(origin));
+                let wait = FetchWait { token, deadline, min_bytes, partitions };
+                self.drive(|machine, now, out| machine.wait_fetch(now, wait, out));
+                return Some(token);
+            }
+            Request::DeleteRecords { key, before } => {
+                let token = self.token();
+                self.park(token, Parked::Delete(key, origin));
+                let begun = self.drive(|machine, now, out| {
+                    machine.delete_records(now, token, key, before, out)
+                });
+                if let Err(error) = begun {
+                    self.settle(token, |_| Reply::Deleted(Err(error)));
+                }
+            }
+            Request::Fetch(input) => self.fetch(origin, &input),
+            Request::ListOffsets(questions) => self.list_offsets(origin, questions),
+            Request::EpochEnds(questions) => {
+                let ends = self.look(|machine| {
+                    let end = |question: &super::EpochQuestion| {
+                        machine.epoch_end(
+                            question.key,
+                            question.current_leader_epoch,
+                            question.asked,
+                        )
+                    };
+                    questions.iter().map(end).collect()
+                });
+                self.answer(origin, Reply::EpochEnds(ends));
+            }
+            Request::Infos(keys) => {
+                let infos =
+                    self.look(|machine| keys.iter().map(|key| machine.info(*key)).collect());
+                self.answer(origin, Reply::Infos(infos));
+            }
+            Request::Socket(socket) => {
+                self.sockets.borrow_mut().push_back((socket, origin));
+                self.socket_came.raise();
+            }
+            Request::Report => {
+                let report = self.report();
+                self.answer(origin, Reply::Report(Box::new(report)));
+            }
+        }
+        None
+    }
+
+    fn produce(&self, origin: Origin, part: ProduceRequestPart) {
+        let ProduceRequestPart { acks, deadline, partitions } = part;
+        let token = self.token();
+        let input = ProduceInput { token, acks, deadline, partitions };
+        if acks == Acks::None {
+            self.drive(|machine, now, out| machine.produce(now, input, out));
+            self.answer(origin, Reply::Produced(Vec::new()));
+        } else {
+            self.park(token, Parked::Produce(origin));
+            self.drive(|machine, now, out| machine.produce(now, input, out));
+        }
+    }
+
+    fn token(&self) -> Token {
+        Token(self.next_token.replace(self.next_token.get() + 1))
+    }
+
+    fn park(&self, token: Token, parked: Parked) {
+        self.parked.borrow_mut().insert(token, parked);
+        self.begin_wait();
+    }
+
+    /// Takes the next socket that was handed over; its sender's place becomes free.
+    pub(super) async fn next_socket(&self) -> Socket {
+        loop {
+            let next = self.sockets.borrow_mut().pop_front();
+            if let Some((socket, origin)) = next {
+                self.answer(origin, Reply::SocketTaken);
+                return socket;
+            }
+            self.socket_came.wait().await;
+        }
+    }
+
+    pub(super) fn open_partition(&self, spec: PartitionSpec) {
+        let key = spec.key;
+        assert_eq!(key.shard(self.shards), self.id, "{key} belongs to another shard");
+        let directory = partition_dir(&self.data_dir, &spec.topic_name, key.partition);
+        self.directories.borrow_mut().insert(key, directory.into());
+        let recovered = self.recovered.borrow_mut().remove(&key);
+        self.drive(|machine, now, out| machine.open_partition(now, spec, recovered, out));
+    }
+
+    pub(super) fn close_partition(&self, key: ReplicaKey) {
+        self.recovered.borrow_mut().remove(&key);
+        self.directories.borrow_mut().remove(&key);
+        self.drive(|machine, now, out| machine.close_partition(now, key, out));
+        self.reader.forget(key);
+        // The machine forgets deletions along with the partition.
+        let orphans: Vec<Token> = {
+            let parked = self.parked.borrow();
+            let of_key =
+                |parked: &Parked| matches!(parked, Parked::Delete(whose, _) if *whose == key);
+            parked.iter().filter(|(_, parked)| of_key(parked)).map(|(token, _)| *token).collect()
+        };
+        for token in orphans {
+            self.settle(token, |_| Reply::Deleted(Err(FetchError::UnknownPartition(key))));
+        }
+    }
+
+    pub(super) fn directory(&self, key: ReplicaKey) -> Option<Rc<Path>> {
+        self.directories.borrow().get(&key).map(Rc::clone)
+    }
+
+    /// Runs the machine's clock, for ever: one timer, and none while nothing will be due and nobody
+    /// waits.
+    ///
+    /// While somebody waits, the timer also keeps the executors turning: an executor that the
+    /// kernel suspends for longer than its preemption timer, between polling its rings and running
+    /// its tasks, goes to sleep on tasks that are ready and stays so until its next event.
+    pub(super) async fn keep_time(self: Rc<Self>) {
+        loop {
+            let now = self.clock.now().monotonic;
+            let pulse = self.is_waited_for().then(|| now.plus_millis(PULSE_MS));
+            let due = self.look(ShardMachine::next_deadline);
+            let next = due.into_iter().chain(pulse).min();
+            self.timer_at.set(next);
+            let Some(at) = next else {
+                self.deadline_moved.wait().await;
+                continue;
+            };
+            let left = std::time::Duration::from_micros(at.since(now));
+            if left.is_zero() {
+                // A tick may leave its deadline in place only by moving it; let others run between.
+                self.tick();
+                glommio::executor().yield_task_queue_now().await;
+                continue;
+            }
+            let mut timer = std::pin::pin!(glommio::timer::Timer::new(left));
+            let has_moved = std::future::poll_fn(|context| {
+                if self.deadline_moved.poll_raised(context).is_ready() {
+                    return Poll::Ready(true);
+                }
+                timer.as_mut().poll(context).map(|_| false)
+            });
+            if !has_moved.await && due != next {
+                self.port.nudge();
+            }
+        }
+    }
+
+    fn tick(&self) {
+        let cached = self.look(ShardMachine::cached_bytes);
+        self.drive(|machine, now, out| machine.tick(now, out));
+        if self.look(ShardMachine::cached_bytes) + GIVEN_BACK_BYTES_MIN <= cached {
+            process::give_memory_back();
+        }
+    }
+
+    pub(super) fn count(&self, change: impl FnOnce(&mut ShardReport)) {
+        let mut report = self.report.get();
+        change(&mut report);
+        self.report.set(report);
+    }
+
+    pub(super) fn report(&self) -> ShardReport {
+        ShardReport {
+            reads: self.reader.counts(),
+            store_jobs_waiting: self.store.waiting(),
+            parked: self.parked.borrow().len(),
+            ..self.report.get()
+        }
+    }
+}
+
+impl CommitSource for Core {
+    fn next_commit(&self) -> Option<Commit> {
+        self.machine.borrow_mut().next_commit()
+    }
+
+    fn commit_written(&self, lsn: Lsn, bytes: usize) {
+        self.count(|report| {
+            report.commits += 1;
+            report.commit_bytes += bytes as u64;
+        });
+        self.drive(|machine, now, out| machine.commit_written(now, lsn, out));
+    }
+}

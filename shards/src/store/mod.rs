@@ -1,0 +1,325 @@
+//! Blocking file work: segments, checkpoints, directories, recovery.
+//!
+//! Synchronous, behind the [`disk::Disk`] trait: a storage thread runs it on the real disk, a
+//! simulator on `sim_disk`. What to store is decided by the machine; here is how, and what a
+//! failure means: no space is answered and given again, a partition's damage fences the partition,
+//! and a failed sync is an error that must stop the process, because nobody knows what the kernel
+//! dropped.
+//!
+//! Deliberately absent: the WAL's writing (that is `io`), clocks, and any sync on append.
+
+pub mod disk;
+mod open_files;
+pub mod partition_log;
+pub mod paths;
+mod producers;
+pub mod recovery;
+mod segment;
+#[cfg(any(test, feature = "simulation"))]
+pub mod sim_disk;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use self::disk::{Disk, is_no_space, read_file, replace_file};
+use self::open_files::OpenFiles;
+use self::partition_log::{PartitionLog, create_dir};
+use self::paths::Aside;
+use self::producers::ProducerTable;
+use crate::format::checkpoint::{self, Checkpoint};
+use crate::format::partition_metadata;
+use crate::machine::effect::{CheckpointJob, PartitionCheckpoint, StoreJob, StoreReply};
+use crate::machine::input::PartitionConfig;
+use crate::model::{PartitionIndex, ReplicaKey, ShardId, TopicId};
+
+/// An error after which the process must stop.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// A sync failed: what was written before may be lost, and trying again would hide it.
+    #[error("sync of {path} failed: {error}")]
+    Sync {
+        /// What was to be made durable.
+        path: PathBuf,
+        /// The disk's words.
+        error: io::Error,
+    },
+    /// The checkpoint cannot be written, for another reason than space.
+    #[error("checkpoint {path}: {error}")]
+    Checkpoint {
+        /// The file.
+        path: PathBuf,
+        /// The disk's words.
+        error: io::Error,
+    },
+}
+
+/// The storage of one shard.
+pub struct SegmentStore<D: Disk> {
+    disk: D,
+    data: PathBuf,
+    shard: ShardId,
+    logs: BTreeMap<ReplicaKey, PartitionLog>,
+    /// Fenced: every job for them is answered with a failure.
+    failed: BTreeSet<ReplicaKey>,
+    /// There was no space for their directories: jobs for them find none, until they are opened.
+    unopened: BTreeSet<ReplicaKey>,
+    files: OpenFiles<D>,
+}
+
+impl<D: Disk> SegmentStore<D> {
+    /// Takes over what recovery found for the shard. At most `open_files_max` files stay open.
+    pub fn new(
+        disk: D,
+        data: PathBuf,
+        shard: ShardId,
+        logs: Vec<PartitionLog>,
+        open_files_max: usize,
+    ) -> Self {
+        let logs = logs.into_iter().map(|log| (log.key, log)).collect();
+        let files = OpenFiles::new(open_files_max);
+        Self { disk, data, shard, logs, failed: BTreeSet::new(), unopened: BTreeSet::new(), files }
+    }
+
+    /// Does a job and answers it.
+    ///
+    /// # Errors
+    /// Only those after which the process must stop.
+    pub fn execute(&mut self, job: StoreJob) -> Result<Vec<StoreReply>, StoreError> {
+        match job {
+            StoreJob::Open { key, topic_name, config } => {
+                let result = self.open(key, topic_name, config);
+                match &result {
+                    Err(error) if is_no_space(error) => self.unopened.insert(key),
+                    _ => self.unopened.remove(&key),
+                };
+                Ok(vec![self.answer(key, result)])
+            }
+            StoreJob::Configure { key, config } => {
+                if let Some(log) = self.logs.get_mut(&key) {
+                    log.config = config;
+                }
+                Ok(Vec::new())
+            }
+            StoreJob::Append { key, batches, now } => Ok(vec![
+                self.with_log(key, |log, disk, files| log.append(disk, files, &batches, now)),
+            ]),
+            StoreJob::Roll { key } => {
+                Ok(vec![self.with_log(key, |log, disk, files| log.roll(disk, files))])
+            }
+            StoreJob::DeleteSegments { key, log_start_offset } => {
+                Ok(vec![self.with_log(key, |log, disk, files| {
+                    log.delete_below(disk, files, log_start_offset)
+                })])
+            }
+            StoreJob::Checkpoint(job) => Ok(vec![self.checkpoint(*job)?]),
+            StoreJob::Remove { key } => Ok(vec![self.remove(key)]),
+        }
+    }
+
+    /// The orderly end, after the last checkpoint: completes the time indexes and leaves producer
+    /// snapshots, so that Kafka's own tools find a partition as Kafka leaves it.
+    ///
+    /// # Errors
+    /// When the sync fails. A file that cannot be written is left to the next recovery.
+    pub fn finish(mut self) -> Result<(), StoreError> {
+        for (key, log) in &mut self.logs {
+            if !self.failed.contains(key)
+                && let Err(error) = log.finish(&self.disk, &mut self.files)
+            {
+                tracing::warn!(partition = %key, %error, "no producer snapshot was left");
+            }
+        }
+        self.sync_filesystem()
+    }
+
+    fn with_log(
+        &mut self,
+        key: ReplicaKey,
+        act: impl FnOnce(&mut PartitionLog, &D, &mut OpenFiles<D>) -> io::Result<()>,
+    ) -> StoreReply {
+        let result = match self.logs.get_mut(&key) {
+            _ if self.failed.contains(&key) => Err(io::Error::other("failed before")),
+            Some(log) => act(log, &self.disk, &mut self.files),
+            None if self.unopened.contains(&key) => Err(io::ErrorKind::StorageFull.into()),
+            None => Err(io::Error::other("the partition was not opened")),
+        };
+        self.answer(key, result)
+    }
+
+    fn answer(&mut self, key: ReplicaKey, result: io::Result<()>) -> StoreReply {
+        match (result, self.logs.get(&key)) {
+            (Ok(()), Some(log)) => StoreReply::Segments { key, view: log.view() },
+            (Ok(()), None) => StoreReply::Removed { key },
+            (Err(error), _) if is_no_space(&error) => StoreReply::NoSpace { key: Some(key) },
+            (Err(error), _) => {
+                self.failed.insert(key);
+                StoreReply::Failed { key, reason: error.to_string() }
+            }
+        }
+    }
+
+    fn open(
+        &mut self,
+        key: ReplicaKey,
+        topic_name: String,
+        config: PartitionConfig,
+    ) -> io::Result<()> {
+        if self.failed.contains(&key) {
+            return Err(io::Error::other("failed before"));
+        }
+        if let Some(log) = self.logs.get_mut(&key) {
+            log.config = config;
+            return Ok(());
+        }
+        let dir = paths::partition_dir(&self.data, &topic_name, key.partition);
+        let owner = owner(&self.disk, &dir)?;
+        if owner != Some(key.topic_id) {
+            put_aside(&self.disk, &self.data, &topic_name, key.partition, owner)?;
+            let temporary = Aside::New.path(&self.data, &topic_name, key);
+            create_dir(&self.disk, &temporary, &dir, key)?;
+        }
+        self.logs.insert(key, PartitionLog::new(key, topic_name, dir, config));
+        Ok(())
+    }
+
+    fn checkpoint(&mut self, job: CheckpointJob) -> Result<StoreReply, StoreError> {
+        for partition in &job.partitions {
+            self.adopt(partition);
+        }
+        let path = paths::checkpoint(&self.data, self.shard);
+        let unwritten = |error: io::Error| {
+            if is_no_space(&error) {
+                return Ok(StoreReply::NoSpace { key: None });
+            }
+            Err(StoreError::Checkpoint { path: path.clone(), error })
+        };
+        for log in self.logs.values_mut() {
+            if let Err(error) = log.write_epochs(&self.disk) {
+                if is_no_space(&error) {
+                    return Ok(StoreReply::NoSpace { key: None });
+                }
+                self.failed.insert(log.key);
+                return Ok(StoreReply::Failed { key: log.key, reason: error.to_string() });
+            }
+        }
+        self.sync_filesystem()?;
+        let (lsn, partitions) = (job.lsn, job.partitions);
+        let content = checkpoint::encode(&Checkpoint { shard: self.shard, lsn, partitions });
+        match replace_file(&self.disk, &path, &content) {
+            Ok(()) => Ok(StoreReply::Checkpointed { lsn }),
+            Err(error) => unwritten(error),
+        }
+    }
+
+    /// Producers expire by the machine's rules; its word on them replaces ours.
+    fn adopt(&mut self, partition: &PartitionCheckpoint) {
+        let Some(log) = self.logs.get_mut(&partition.key) else { return };
+        let end = log.end_offset();
+        assert!(
+            self.failed.contains(&partition.key)
+                || end.is_none_or(|end| partition.flushed_end <= end),
+            "{}: checkpoint at {}, segments end at {end:?}",
+            partition.key,
+            partition.flushed_end
+        );
+        if end == Some(partition.flushed_end) {
+            log.producers = ProducerTable::from_checkpoint(&partition.producers);
+        }
+    }
+
+    fn remove(&mut self, key: ReplicaKey) -> StoreReply {
+        self.files.close(key, None);
+        self.failed.remove(&key);
+        self.unopened.remove(&key);
+        let Some(log) = self.logs.remove(&key) else { return StoreReply::Removed { key } };
+        match remove_partition(&self.disk, &self.data, &log.topic_name, key) {
+            Ok(()) => {}
+            // The directory is left to the next recovery, which knows that the topic is deleted.
+            Err(error) => tracing::warn!(partition = %key, %error, "directory not removed"),
+        }
+        StoreReply::Removed { key }
+    }
+
+    fn sync_filesystem(&self) -> Result<(), StoreError> {
+        let sync = self.disk.sync_filesystem(&self.data);
+        sync.map_err(|error| StoreError::Sync { path: self.data.clone(), error })
+    }
+}
+
+/// Whose a directory is, by the metadata in it; `None` when there is none. Metadata that cannot be
+/// read is no topic's: it was lost in a crash before anything in the directory was durable, or has
+/// rotted, which the missing segments will tell.
+fn owner<D: Disk>(disk: &D, dir: &Path) -> io::Result<Option<TopicId>> {
+    match read_file(disk, &dir.join(partition_metadata::FILE_NAME)) {
+        Ok(content) => {
+            let owner = str::from_utf8(&content).ok().and_then(partition_metadata::decode);
+            Ok(Some(owner.unwrap_or(TopicId::ZERO)))
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Frees the plain name of a partition's directory, if there is one, for another topic.
+///
+/// Two topics of one name are never alive together: the other one is on its way out, on another shard
+/// perhaps, or it is a stray that nobody may delete. A directory that has lost its metadata in a
+/// crash has no owner, and there may be several of them.
+fn put_aside<D: Disk>(
+    disk: &D,
+    data: &Path,
+    topic_name: &str,
+    partition: PartitionIndex,
+    owner: Option<TopicId>,
+) -> io::Result<()> {
+    let dir = paths::partition_dir(data, topic_name, partition);
+    match disk.list(&dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        listed => listed.map(drop)?,
+    }
+    let mut topic_id = owner.unwrap_or(TopicId::ZERO);
+    let stray = loop {
+        let aside = ReplicaKey { topic_id, partition };
+        let stray = Aside::Stray.path(data, topic_name, aside);
+        match disk.list(&stray) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => break stray,
+            listed => listed.map(drop)?,
+        }
+        topic_id = TopicId((u128::from_be_bytes(topic_id.0).wrapping_add(1)).to_be_bytes());
+    };
+    tracing::warn!(directory = %dir.display(), moved = %stray.display(), "stray partition");
+    disk.rename(&dir, &stray)
+}
+
+/// Renames a partition's directory away and removes it, wherever a newer topic may have put it.
+fn remove_partition<D: Disk>(
+    disk: &D,
+    data: &Path,
+    topic_name: &str,
+    key: ReplicaKey,
+) -> io::Result<()> {
+    let plain = paths::partition_dir(data, topic_name, key.partition);
+    let doomed = Aside::Delete.path(data, topic_name, key);
+    let stray = Aside::Stray.path(data, topic_name, key);
+    for dir in [plain, stray] {
+        if owner(disk, &dir)? == Some(key.topic_id) {
+            disk.rename(&dir, &doomed)?;
+            disk.sync_dir(&paths::topics_dir(data))?;
+            remove_tree(disk, &doomed)?;
+        }
+    }
+    Ok(())
+}
+
+/// Removes a directory of files.
+fn remove_tree<D: Disk>(disk: &D, dir: &Path) -> io::Result<()> {
+    for entry in disk.list(dir)? {
+        let path = dir.join(&entry.name);
+        if entry.is_dir { remove_tree(disk, &path)? } else { disk.remove_file(&path)? }
+    }
+    disk.remove_dir(dir)
+}

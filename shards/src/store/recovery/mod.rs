@@ -1,0 +1,348 @@
+//! From the files that a crash left to partitions that can be served.
+//!
+//! 1. Every old shard's WAL is read and judged: what counts, what was torn, what is damaged.
+//! 2. The entries are folded into what each partition's log must look like.
+//! 3. Each partition's files are inspected against that. Up to here nothing is written: damage to
+//!    what was acknowledged refuses the start, unless its loss is accepted.
+//! 4. The segments are cut, completed and indexed.
+//! 5. One checkpoint for all shards replaces the old shards' state; then new WAL files, the new
+//!    shards' checkpoints, and the removal of what is left over.
+//!
+//! Invariants: a crash anywhere leaves a directory from which recovery comes to the same result,
+//! because step 4 only brings segments nearer to what the WAL says, and step 5 drops the WAL only
+//! after the checkpoint that makes it needless. LSNs and WAL generations grow over all shards, so
+//! entries of several old shards have one order, and a recycled file's old content never counts.
+//!
+//! Deliberately absent: which shard owns a partition (the key says), and leader epochs' growth at
+//! start (the control plane's).
+
+mod install;
+mod partition;
+mod rebuild;
+mod replay;
+mod scan;
+mod wal;
+mod watched;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use self::partition::{Inspection, Subject};
+use self::replay::Overlay;
+use self::watched::WatchedDisk;
+use super::disk::Disk;
+use super::partition_log::PartitionLog;
+use super::paths::{self, Aside, PartitionDirName};
+use super::{owner, remove_tree};
+use crate::machine::effect::{PartitionCheckpoint, RecoveredPartition, WalStart};
+use crate::machine::input::PartitionConfig;
+use crate::model::{Lsn, Offset, ReplicaKey, TimestampMs, TopicId};
+
+/// What recovery has to know.
+#[derive(Clone, Debug)]
+pub struct RecoveryInput {
+    /// The data directory.
+    pub data: PathBuf,
+    /// The partitions of this node by its metadata, with the topic's name and configuration.
+    pub partitions: Vec<(ReplicaKey, String, PartitionConfig)>,
+    /// Topics known to be deleted: their directories go.
+    pub deleted_topics: BTreeSet<TopicId>,
+    /// Today's number of shards.
+    pub shards: u16,
+    /// Go on without what is damaged.
+    pub accept_data_loss: bool,
+    /// Size of a WAL file: a multiple of the block.
+    pub wal_file_bytes: u64,
+    /// Bounds the age of segments whose records are of the future or have no time.
+    pub now: TimestampMs,
+}
+
+/// Where to go on.
+#[derive(Debug)]
+pub struct Recovered {
+    /// For the machines: one for every partition that the metadata names.
+    pub partitions: Vec<RecoveredPartition>,
+    /// For the stores, by shard.
+    pub logs: Vec<Vec<PartitionLog>>,
+    /// For the machines, by shard.
+    pub wal: Vec<WalStart>,
+    /// What was found and done, for people.
+    pub report: Vec<String>,
+}
+
+/// Something acknowledged that cannot be read any more.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Damage {
+    /// The partition, where it is known.
+    pub key: Option<ReplicaKey>,
+    /// Its topic's name, where that is known.
+    pub topic_name: Option<String>,
+    /// The offsets that are lost, end exclusive, where they are known.
+    pub offsets: Option<(Offset, Offset)>,
+    /// What is wrong, and where.
+    pub what: String,
+}
+
+impl fmt::Display for Damage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (&self.topic_name, self.key) {
+            (Some(name), Some(key)) => write!(f, "{name}-{}: ", key.partition)?,
+            (None, Some(key)) => write!(f, "{key}: ")?,
+            (_, None) => {}
+        }
+        if let Some((from, end)) = self.offsets {
+            write!(f, "offsets {from}..{end}: ")?;
+        }
+        f.write_str(&self.what)
+    }
+}
+
+/// Why there is no going on.
+#[derive(Debug, thiserror::Error)]
+pub enum RecoveryError {
+    /// Acknowledged data is damaged, and its loss was not accepted. Nothing was changed.
+    #[error(
+        "acknowledged data is damaged:{}\nrestore it from a copy, or start once with \
+         --accept-data-loss to go on without it",
+        lines(.0)
+    )]
+    Damaged(Vec<Damage>),
+    /// A file cannot be read or written.
+    #[error("{path}: {error}")]
+    Disk {
+        /// The file or directory.
+        path: PathBuf,
+        /// The disk's words.
+        error: io::Error,
+    },
+}
+
+fn lines(damages: &[Damage]) -> String {
+    damages.iter().map(|damage| format!("\n  {damage}")).collect()
+}
+
+/// Names the file of an error.
+fn at(path: &Path) -> impl FnOnce(io::Error) -> RecoveryError + '_ {
+    move |error| RecoveryError::Disk { path: path.to_owned(), error }
+}
+
+/// A part of a recovery that is done; for those who want to know where the time goes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Phase {
+    /// Checkpoints and WALs are read and judged.
+    WalRead,
+    /// Every partition's files are looked at.
+    PartitionsInspected,
+    /// The partitions hold all there is; not yet durably.
+    PartitionsApplied,
+    /// Everything is durable, and the new WALs are in place.
+    Installed,
+}
+
+impl fmt::Display for Phase {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::WalRead => "WALs read",
+            Self::PartitionsInspected => "partitions inspected",
+            Self::PartitionsApplied => "partitions brought up to the WALs",
+            Self::Installed => "everything synced, new WALs in place",
+        })
+    }
+}
+
+/// Recovers a data directory, or begins a new one.
+///
+/// # Errors
+/// [`RecoveryError::Damaged`] leaves everything as it was.
+///
+/// # Panics
+/// When asked for no shards or for WAL files that are not whole blocks.
+pub fn recover<D: Disk>(disk: &D, input: &RecoveryInput) -> Result<Recovered, RecoveryError> {
+    recover_in_phases(disk, input, &mut |_| {})
+}
+
+/// Like [`recover`]; calls `done` behind each phase.
+///
+/// # Errors
+/// As [`recover`].
+///
+/// # Panics
+/// As [`recover`].
+pub fn recover_in_phases<D: Disk>(
+    disk: &D,
+    input: &RecoveryInput,
+    done: &mut dyn FnMut(Phase),
+) -> Result<Recovered, RecoveryError> {
+    assert!(input.shards > 0, "a node has at least one shard");
+    for dir in [paths::shards_dir(&input.data), paths::topics_dir(&input.data)] {
+        disk.create_dir(&dir).map_err(at(&dir))?;
+    }
+    disk.sync_dir(&input.data).map_err(at(&input.data))?;
+
+    let wal::WalState { replay, checkpoints, mut damages, mut report, wals, last_lsn } =
+        wal::read(disk, &input.data)?;
+    done(Phase::WalRead);
+    let subjects = subjects(disk, input, &checkpoints, replay, &mut report)?;
+    let names: BTreeMap<ReplicaKey, String> =
+        subjects.iter().map(|subject| (subject.key, subject.topic_name.clone())).collect();
+    let mut inspections = Vec::new();
+    for subject in subjects {
+        let dir = subject.dir.clone();
+        let inspection = partition::inspect(disk, subject).map_err(at(&dir))?;
+        damages.extend(inspection.damages.iter().cloned());
+        inspections.push(inspection);
+    }
+    for damage in &mut damages {
+        damage.topic_name = damage.key.and_then(|key| names.get(&key).cloned());
+    }
+    done(Phase::PartitionsInspected);
+    if !damages.is_empty() {
+        if !input.accept_data_loss {
+            return Err(RecoveryError::Damaged(damages));
+        }
+        report.extend(damages.iter().map(|damage| format!("lost, as accepted: {damage}")));
+    }
+    finish(disk, input, inspections, &wals, last_lsn, report, done)
+}
+
+fn finish<D: Disk>(
+    disk: &D,
+    input: &RecoveryInput,
+    inspections: Vec<Inspection>,
+    wals: &[wal::OldShard],
+    last_lsn: Lsn,
+    mut report: Vec<String>,
+    done: &mut dyn FnMut(Phase),
+) -> Result<Recovered, RecoveryError> {
+    let mut partitions = Vec::new();
+    let mut logs: Vec<Vec<PartitionLog>> = (0..input.shards).map(|_| Vec::new()).collect();
+    let watched = WatchedDisk::new(disk);
+    // Whether segments hold something that no checkpoint says is durable.
+    let mut is_unproven = false;
+    remove_deleted(&watched, input, &mut report)?;
+    for inspection in inspections {
+        let dir = inspection.subject.dir.clone();
+        let (known, key) = (inspection.subject.known, inspection.subject.key);
+        let proven_end = inspection.subject.proven_end();
+        let (log, state) =
+            rebuild::apply(&watched, &input.data, inspection, input.now, &mut report)
+                .map_err(at(&dir))?;
+        is_unproven |= proven_end != Some(state.flushed_end);
+        if known {
+            partitions.push(RecoveredPartition { state, view: log.view() });
+            logs[usize::from(key.shard(input.shards).0)].push(log);
+        }
+    }
+    let states: Vec<PartitionCheckpoint> =
+        partitions.iter().map(|partition| partition.state.clone()).collect();
+    let needs_sync = is_unproven || watched.is_changed();
+    done(Phase::PartitionsApplied);
+    let wal = install::install(disk, input, &states, wals, last_lsn, needs_sync)?;
+    done(Phase::Installed);
+    report.push(format!("{} partitions, next LSN {}", partitions.len(), last_lsn.next()));
+    Ok(Recovered { partitions, logs, wal, report })
+}
+
+/// Everything that has to be looked at: the partitions of the metadata, and those that only the WAL
+/// or the directory knows, deleted topics excepted.
+fn subjects<D: Disk>(
+    disk: &D,
+    input: &RecoveryInput,
+    checkpoints: &BTreeMap<ReplicaKey, PartitionCheckpoint>,
+    mut replay: BTreeMap<ReplicaKey, Overlay>,
+    report: &mut Vec<String>,
+) -> Result<Vec<Subject>, RecoveryError> {
+    let topics = paths::topics_dir(&input.data);
+    let mut dirs = BTreeMap::new();
+    for entry in disk.list(&topics).map_err(at(&topics))? {
+        let Some(name) = PartitionDirName::parse(&entry.name).filter(|_| entry.is_dir) else {
+            continue;
+        };
+        let path = topics.join(&entry.name);
+        if !matches!(name.aside, None | Some((Aside::Stray, _))) {
+            continue;
+        }
+        match owner(disk, &path) {
+            Ok(Some(topic_id)) => {
+                dirs.insert(ReplicaKey { topic_id, partition: name.partition }, (path, name));
+            }
+            Ok(None) => report.push(format!("{}: no partition, left alone", path.display())),
+            Err(error) => return Err(at(&path)(error)),
+        }
+    }
+    let mut subjects = Vec::new();
+    for (key, topic_name, config) in &input.partitions {
+        let plain = paths::partition_dir(&input.data, topic_name, key.partition);
+        let found = dirs.remove(key).map(|(path, _)| path);
+        subjects.push(Subject {
+            key: *key,
+            topic_name: topic_name.clone(),
+            config: config.clone(),
+            known: true,
+            dir: found.clone().unwrap_or_else(|| plain.clone()),
+            found: found.is_some(),
+            checkpoint: checkpoints.get(key).cloned(),
+            overlay: replay.remove(key).unwrap_or_default(),
+        });
+    }
+    for (key, overlay) in replay {
+        let found = dirs.remove(&key);
+        if overlay.closed || input.deleted_topics.contains(&key.topic_id) {
+            continue;
+        }
+        let name =
+            overlay.topic_name.clone().or(found.as_ref().map(|found| found.1.topic_name.clone()));
+        let topic_name = name.unwrap_or_else(|| key.topic_id.to_string());
+        report.push(format!(
+            "{topic_name}-{} of {}: not in the metadata, kept",
+            key.partition, key.topic_id
+        ));
+        subjects.push(Subject {
+            key,
+            config: PartitionConfig::default(),
+            known: false,
+            dir: match &found {
+                Some((path, _)) => path.clone(),
+                None => Aside::Stray.path(&input.data, &topic_name, key),
+            },
+            found: found.is_some(),
+            topic_name,
+            checkpoint: checkpoints.get(&key).cloned(),
+            overlay,
+        });
+    }
+    for (key, (path, _)) in dirs {
+        if !input.deleted_topics.contains(&key.topic_id) {
+            report.push(format!("{}: stray, left alone", path.display()));
+        }
+    }
+    Ok(subjects)
+}
+
+/// Removes the directories of deleted topics and of creations and removals that were not finished.
+fn remove_deleted<D: Disk>(
+    disk: &D,
+    input: &RecoveryInput,
+    report: &mut Vec<String>,
+) -> Result<(), RecoveryError> {
+    let topics = paths::topics_dir(&input.data);
+    for entry in disk.list(&topics).map_err(at(&topics))? {
+        let Some(name) = PartitionDirName::parse(&entry.name).filter(|_| entry.is_dir) else {
+            continue;
+        };
+        let path = topics.join(&entry.name);
+        let topic_id = match name.aside {
+            Some((_, topic_id)) => Some(topic_id),
+            None if input.deleted_topics.is_empty() => None,
+            None => owner(disk, &path).unwrap_or(None),
+        };
+        let unfinished = matches!(name.aside, Some((Aside::New | Aside::Delete, _)));
+        if unfinished || topic_id.is_some_and(|id| input.deleted_topics.contains(&id)) {
+            remove_tree(disk, &path).map_err(at(&path))?;
+            report.push(format!("{}: removed", path.display()));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,436 @@
+//! Reading and judging the WALs of the shards there were.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::Path;
+
+use super::replay::{self, Overlay};
+use super::{Damage, RecoveryError, at};
+use crate::format::checkpoint::{self, Checkpoint};
+use crate::format::wal::{
+    self, BLOCK_BYTES, CommitHeader, SalvagedEntry, Scanned, Scanner, decode_entries,
+};
+use crate::machine::effect::{PartitionCheckpoint, WalEntry};
+use crate::model::{Lsn, ReplicaKey, ShardId, WalFileSeq};
+use crate::store::disk::{Disk, OpenMode, read_file};
+use crate::store::paths;
+
+/// How much of a damaged commit is read to name what it held.
+const SALVAGE_BYTES_MAX: u64 = 4 << 20;
+
+/// A shard that there was.
+#[derive(Clone, Debug)]
+pub struct OldShard {
+    /// Its number.
+    pub shard: ShardId,
+    /// Its WAL files and their sizes, oldest first.
+    pub files: Vec<(WalFileSeq, u64)>,
+}
+
+/// What checkpoints and WALs say together.
+pub struct WalState {
+    /// What the WAL says of each partition.
+    pub replay: BTreeMap<ReplicaKey, Overlay>,
+    /// Where each partition stood.
+    pub checkpoints: BTreeMap<ReplicaKey, PartitionCheckpoint>,
+    /// Acknowledged entries that cannot be read.
+    pub damages: Vec<Damage>,
+    /// For people.
+    pub report: Vec<String>,
+    /// The shards there were.
+    pub wals: Vec<OldShard>,
+    /// No LSN above this one was ever used.
+    pub last_lsn: Lsn,
+}
+
+/// Reads the state of all shards, whatever their number.
+pub fn read<D: Disk>(disk: &D, data: &Path) -> Result<WalState, RecoveryError> {
+    let mut state = WalState {
+        replay: BTreeMap::new(),
+        checkpoints: BTreeMap::new(),
+        damages: Vec::new(),
+        report: Vec::new(),
+        wals: Vec::new(),
+        last_lsn: Lsn(0),
+    };
+    let overall = read_checkpoint(disk, &paths::recovery_checkpoint(data), &mut state.report)?;
+    let shards_dir = paths::shards_dir(data);
+    let mut shards = Vec::new();
+    for entry in disk.list(&shards_dir).map_err(at(&shards_dir))? {
+        let Ok(shard) = entry.name.parse().map(ShardId) else { continue };
+        if entry.is_dir {
+            shards.push(open_shard(disk, data, shard, overall.as_ref(), &mut state)?);
+        }
+    }
+    let mut commits = BTreeMap::new();
+    for shard in shards {
+        read_shard(disk, data, shard, &mut commits, &mut state)?;
+    }
+    if let Some(overall) = overall {
+        state.report.push("a recovery was not finished: going on from it".to_owned());
+        state.last_lsn = state.last_lsn.max(overall.lsn);
+        state.checkpoints = by_key(overall.partitions);
+    }
+    // LSNs grow over all shards from one recovery to the next, so this is the order of time for
+    // every partition, wherever it lived.
+    let entries = commits.into_values().flatten();
+    state.replay = replay::fold(entries, &mut state.damages);
+    Ok(state)
+}
+
+fn by_key(partitions: Vec<PartitionCheckpoint>) -> BTreeMap<ReplicaKey, PartitionCheckpoint> {
+    partitions.into_iter().map(|partition| (partition.key, partition)).collect()
+}
+
+fn read_checkpoint<D: Disk>(
+    disk: &D,
+    path: &Path,
+    report: &mut Vec<String>,
+) -> Result<Option<Checkpoint>, RecoveryError> {
+    match read_file(disk, path) {
+        Ok(content) => match checkpoint::decode(&content) {
+            Ok(checkpoint) => Ok(Some(checkpoint)),
+            Err(error) => {
+                report.push(format!("{}: {error}; reading the segments instead", path.display()));
+                Ok(None)
+            }
+        },
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(at(path)(error)),
+    }
+}
+
+type Commits = BTreeMap<(Lsn, ShardId), Vec<WalEntry>>;
+
+/// A shard whose WAL is going to be read.
+struct ShardToRead<D: Disk> {
+    shard: ShardId,
+    own: Option<Checkpoint>,
+    /// Commits up to this one are in segments.
+    base: Option<Lsn>,
+    /// All files, oldest first, and how many of them hold nothing beyond `base`.
+    files: Vec<(WalFileSeq, u64)>,
+    needed_from: usize,
+    /// The rest of them, open.
+    open: Vec<D::File>,
+}
+
+/// Finds the files that are needed and has the system begin to read them, before the first is waited for.
+fn open_shard<D: Disk>(
+    disk: &D,
+    data: &Path,
+    shard: ShardId,
+    overall: Option<&Checkpoint>,
+    state: &mut WalState,
+) -> Result<ShardToRead<D>, RecoveryError> {
+    let own = read_checkpoint(disk, &paths::checkpoint(data, shard), &mut state.report)?;
+    let files = wal_files(disk, data, shard)?;
+    let base = overall.or(own.as_ref()).map(|checkpoint| checkpoint.lsn);
+    if own.is_some() && overall.is_none() && files.is_empty() {
+        let what = format!("shard {shard} has a checkpoint and no WAL file");
+        state.damages.push(Damage { key: None, topic_name: None, offsets: None, what });
+    }
+    if own.is_none() && overall.is_none() && !files.is_empty() {
+        state.report.push(format!("shard {shard}: no checkpoint, reading the last segments"));
+    }
+    let needed_from = first_needed(disk, data, shard, &files, base)?;
+    let mut open = Vec::new();
+    for (seq, bytes) in &files[needed_from..] {
+        let path = paths::wal_file(data, shard, *seq);
+        let file = disk.open(&path, OpenMode::Read).map_err(at(&path))?;
+        disk.will_read(&file, *bytes);
+        open.push(file);
+    }
+    Ok(ShardToRead { shard, own, base, files, needed_from, open })
+}
+
+fn read_shard<D: Disk>(
+    disk: &D,
+    data: &Path,
+    from: ShardToRead<D>,
+    commits: &mut Commits,
+    state: &mut WalState,
+) -> Result<(), RecoveryError> {
+    let ShardToRead { shard, own, base, files, needed_from, open } = from;
+    let mut found = Found::default();
+    for ((seq, bytes), file) in files[needed_from..].iter().zip(&open) {
+        let path = paths::wal_file(data, shard, *seq);
+        found.scan(disk, file, shard, *seq, *bytes, base).map_err(at(&path))?;
+    }
+    let headers = found.commits.iter().map(|(lsn, commit)| (*lsn, commit.durable));
+    let judgement = judge(base, headers);
+    for (from, to) in &judgement.missing {
+        let entries = found.salvage(disk, data, shard, &files, *from, *to)?;
+        name_missing(shard, *from, *to, &entries, &mut state.damages);
+    }
+    let own_last = own.as_ref().map_or(Lsn(0), |checkpoint| checkpoint.lsn);
+    let seen = found.commits.keys().chain(found.damaged.keys()).max().copied();
+    state.last_lsn = state.last_lsn.max(own_last).max(seen.unwrap_or_default());
+    if !judgement.torn.is_empty() || !found.damaged.is_empty() && judgement.missing.is_empty() {
+        state.report.push(format!(
+            "shard {shard}: torn tail behind LSN {} dropped, {} later commits with it",
+            judgement.last,
+            judgement.torn.len()
+        ));
+    }
+    let mut replayed = (0, 0);
+    for (lsn, commit) in found.commits.into_iter().filter(|(lsn, _)| *lsn <= judgement.last) {
+        replayed = (replayed.0 + 1, replayed.1 + commit.payload.len());
+        match decode_entries(&commit.payload, commit.entry_count) {
+            Ok(entries) => {
+                commits.insert((lsn, shard), entries);
+            }
+            Err(error) => {
+                let what = format!("shard {shard}, LSN {lsn}: {error}");
+                state.damages.push(Damage { key: None, topic_name: None, offsets: None, what });
+            }
+        }
+    }
+    state.report.push(format!("shard {shard}: {} commits, {} bytes read", replayed.0, replayed.1));
+    state.checkpoints.extend(by_key(own.map(|own| own.partitions).unwrap_or_default()));
+    state.wals.push(OldShard { shard, files });
+    Ok(())
+}
+
+fn wal_files<D: Disk>(
+    disk: &D,
+    data: &Path,
+    shard: ShardId,
+) -> Result<Vec<(WalFileSeq, u64)>, RecoveryError> {
+    let dir = paths::wal_dir(data, shard);
+    let entries = match disk.list(&dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries.map_err(at(&dir))?,
+    };
+    let file = |entry: &crate::store::disk::DirEntry| {
+        Some((wal::parse_file_name(&entry.name)?, entry.bytes))
+    };
+    Ok(entries.iter().filter_map(file).collect())
+}
+
+/// The oldest file that may hold a commit beyond `base`.
+///
+/// LSNs grow from one file to the next, so where a file begins with a commit that is at most the next
+/// one after `base`, no earlier file has anything beyond it: those wait to be recycled.
+fn first_needed<D: Disk>(
+    disk: &D,
+    data: &Path,
+    shard: ShardId,
+    files: &[(WalFileSeq, u64)],
+    base: Option<Lsn>,
+) -> Result<usize, RecoveryError> {
+    let Some(base) = base else { return Ok(0) };
+    let mut block = vec![0; BLOCK_BYTES as usize];
+    for (index, (seq, _)) in files.iter().enumerate().rev() {
+        let path = paths::wal_file(data, shard, *seq);
+        let file = disk.open(&path, OpenMode::Read).map_err(at(&path))?;
+        let read = disk.read_at(&file, 0, &mut block).map_err(at(&path))?;
+        let begins_by_base = CommitHeader::parse(&block[..read]).is_some_and(|header| {
+            header.shard == shard
+                && header.generation == *seq
+                && header.position == 0
+                && header.lsn <= base.next()
+        });
+        if begins_by_base {
+            return Ok(index);
+        }
+    }
+    Ok(0)
+}
+
+/// What damaged commits held, as far as they still say; for the message.
+fn name_missing(
+    shard: ShardId,
+    from: Lsn,
+    to: Lsn,
+    entries: &[SalvagedEntry],
+    damages: &mut Vec<Damage>,
+) {
+    let which = if from == to { format!("LSN {from}") } else { format!("LSNs {from} to {to}") };
+    let what = format!("shard {shard}, {which}: acknowledged and not readable");
+    if entries.is_empty() {
+        damages.push(Damage { key: None, topic_name: None, offsets: None, what });
+        return;
+    }
+    for entry in entries {
+        let damage = Damage {
+            key: Some(entry.key),
+            topic_name: None,
+            offsets: entry.offsets,
+            what: what.clone(),
+        };
+        damages.push(damage);
+    }
+}
+
+struct FoundCommit {
+    durable: Lsn,
+    payload: bytes::Bytes,
+    entry_count: u32,
+    file: WalFileSeq,
+    end: u64,
+    position: u64,
+}
+
+/// The commits of one shard beyond its checkpoint.
+#[derive(Default)]
+struct Found {
+    commits: BTreeMap<Lsn, FoundCommit>,
+    damaged: BTreeMap<Lsn, Vec<SalvagedEntry>>,
+}
+
+impl Found {
+    fn scan<D: Disk>(
+        &mut self,
+        disk: &D,
+        file: &D::File,
+        shard: ShardId,
+        seq: WalFileSeq,
+        bytes: u64,
+        base: Option<Lsn>,
+    ) -> io::Result<()> {
+        let read = |position: u64, out: &mut [u8]| match disk.read_at(file, position, out)? {
+            read if read == out.len() => Ok(()),
+            _ => Err(io::ErrorKind::UnexpectedEof.into()),
+        };
+        let mut scanner = Scanner::new(shard, seq, bytes, read);
+        while let Some(scanned) = scanner.next_commit()? {
+            let header = *scanned.header();
+            if base.is_some_and(|base| header.lsn <= base) {
+                continue;
+            }
+            match scanned {
+                Scanned::Commit { payload, .. } => {
+                    let commit = FoundCommit {
+                        durable: header.durable,
+                        payload,
+                        entry_count: header.entry_count,
+                        file: seq,
+                        end: header.end(),
+                        position: header.position,
+                    };
+                    self.commits.insert(header.lsn, commit);
+                }
+                Scanned::Damaged { entries, .. } => {
+                    self.damaged.insert(header.lsn, entries);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// What the commits `from..=to` say, from their damaged payloads or from the place where they
+    /// must have been.
+    fn salvage<D: Disk>(
+        &self,
+        disk: &D,
+        data: &Path,
+        shard: ShardId,
+        files: &[(WalFileSeq, u64)],
+        from: Lsn,
+        to: Lsn,
+    ) -> Result<Vec<SalvagedEntry>, RecoveryError> {
+        let known: Vec<_> = self.damaged.range(from..=to).flat_map(|(_, found)| found).collect();
+        if !known.is_empty() {
+            return Ok(known.into_iter().copied().collect());
+        }
+        let before = self.commits.range(..from).next_back().map(|(_, commit)| commit);
+        let after = self.commits.range(to..).next().map(|(_, commit)| commit);
+        let mut places = Vec::new();
+        places.extend(before.map(|commit| (commit.file, commit.end)));
+        places.extend(after.map(|commit| (commit.file, 0)));
+        for (seq, position) in places {
+            let Some((_, bytes)) = files.iter().find(|(found, _)| *found == seq) else { continue };
+            let next = after.filter(|commit| commit.file == seq);
+            let end = next.map_or(*bytes, |commit| commit.position);
+            let count = end.saturating_sub(position).min(SALVAGE_BYTES_MAX);
+            let path = paths::wal_file(data, shard, seq);
+            let mut piece = vec![0; count as usize];
+            let file = disk.open(&path, OpenMode::Read).map_err(at(&path))?;
+            let read = disk.read_at(&file, position, &mut piece).map_err(at(&path))?;
+            let entries = wal::salvage(&piece[..read]);
+            if !entries.is_empty() {
+                return Ok(entries);
+            }
+        }
+        Ok(Vec::new())
+    }
+}
+
+/// What of a shard's commits counts.
+#[derive(Clone, PartialEq, Eq, Debug)]
+struct Judgement {
+    /// Commits up to this one count.
+    last: Lsn,
+    /// Numbers that were durable once and are not there, as inclusive ranges.
+    missing: Vec<(Lsn, Lsn)>,
+    /// Commits behind a torn one: never acknowledged.
+    torn: Vec<Lsn>,
+}
+
+/// Judges the commits found, given as number and durable LSN in order. `base` is the checkpoint's;
+/// without one the first commit found is taken for the first there was.
+fn judge(base: Option<Lsn>, commits: impl Iterator<Item = (Lsn, Lsn)> + Clone) -> Judgement {
+    let first = commits.clone().next().map(|(lsn, _)| Lsn(lsn.0.saturating_sub(1)));
+    let base = base.or(first).unwrap_or_default();
+    let durable = commits.clone().map(|(_, durable)| durable).max().unwrap_or_default().max(base);
+    let mut judgement = Judgement { last: base, missing: Vec::new(), torn: Vec::new() };
+    for (lsn, _) in commits {
+        let expected = judgement.last.next();
+        if lsn == expected {
+            judgement.last = lsn;
+        } else if expected <= durable {
+            let end = Lsn(lsn.0 - 1);
+            judgement.missing.push((expected, end.min(durable)));
+            // Beyond what was durable a hole is a tear, in front of this commit.
+            if end > durable {
+                judgement.last = durable;
+                judgement.torn.push(lsn);
+            } else {
+                judgement.last = lsn;
+            }
+        } else {
+            judgement.torn.push(lsn);
+        }
+    }
+    if judgement.last < durable {
+        judgement.missing.push((judgement.last.next(), durable));
+        judgement.last = durable;
+    }
+    judgement
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn judged(base: Option<u64>, commits: &[(u64, u64)]) -> (u64, Vec<(u64, u64)>, Vec<u64>) {
+        let commits = commits.iter().map(|(lsn, durable)| (Lsn(*lsn), Lsn(*durable)));
+        let judgement = judge(base.map(Lsn), commits);
+        let missing = judgement.missing.iter().map(|(from, to)| (from.0, to.0)).collect();
+        (judgement.last.0, missing, judgement.torn.iter().map(|lsn| lsn.0).collect())
+    }
+
+    #[test]
+    fn a_hole_is_torn_or_corrupt_by_what_was_durable_behind_it() {
+        let table = [
+            (Some(4), vec![], (4, vec![], vec![])),
+            (Some(4), vec![(5, 4), (6, 5)], (6, vec![], vec![])),
+            (None, vec![(9, 8), (10, 8)], (10, vec![], vec![])),
+            // 6 was in flight together with 7: a torn tail.
+            (Some(4), vec![(5, 4), (7, 5)], (5, vec![], vec![7])),
+            // 7 knew that 6 was durable: corruption. 7 itself counts.
+            (Some(4), vec![(5, 4), (7, 6)], (7, vec![(6, 6)], vec![])),
+            // The checkpoint says that 5 must be there.
+            (Some(4), vec![(6, 5)], (6, vec![(5, 5)], vec![])),
+            (Some(4), vec![(6, 4)], (4, vec![], vec![6])),
+            // Corruption in the middle, a torn tail behind.
+            (Some(4), vec![(6, 5), (7, 6), (9, 7)], (7, vec![(5, 5)], vec![9])),
+            // A hole that is durable in part.
+            (Some(4), vec![(5, 4), (8, 6)], (6, vec![(6, 6)], vec![8])),
+        ];
+        for (base, commits, expected) in table {
+            assert_eq!(judged(base, &commits), expected, "{base:?} {commits:?}");
+        }
+    }
+}

@@ -1,0 +1,188 @@
+use std::io;
+
+use super::world::{NOW, World, check_indexes, config, data, expected_state, key, read_log};
+use crate::format::producer_snapshot;
+use crate::format::record_batch::StoredBatch;
+use crate::machine::effect::{CheckpointJob, LogView, StoreJob, StoreReply};
+use crate::model::{Lsn, Offset, ShardId};
+use crate::store::disk::{Disk, OpenMode, StdDisk, read_file};
+use crate::store::paths::{self, SegmentFile, segment_file};
+use crate::store::recovery::{RecoveryInput, recover};
+use crate::store::sim_disk::SimDisk;
+use crate::store::{SegmentStore, StoreError};
+
+fn store(disk: &SimDisk) -> SegmentStore<SimDisk> {
+    for dir in [data(), paths::shards_dir(&data()), paths::topics_dir(&data())] {
+        disk.create_dir(&dir).unwrap();
+    }
+    disk.create_dir(&paths::shard_dir(&data(), ShardId(0))).unwrap();
+    disk.sync_filesystem(&data()).unwrap();
+    let mut store = SegmentStore::new(disk.clone(), data(), ShardId(0), Vec::new(), 3);
+    let reply = execute(&mut store, open(2000));
+    assert!(matches!(reply, StoreReply::Segments { .. }), "{reply:?}");
+    store
+}
+
+fn open(segment_bytes: u64) -> StoreJob {
+    let config = config(segment_bytes);
+    StoreJob::Open { key: key(7, 0), topic_name: "pears".to_owned(), config }
+}
+
+fn execute(store: &mut SegmentStore<SimDisk>, job: StoreJob) -> StoreReply {
+    store.execute(job).unwrap().pop().unwrap()
+}
+
+fn append(store: &mut SegmentStore<SimDisk>, batches: &[StoredBatch]) -> StoreReply {
+    execute(store, StoreJob::Append { key: key(7, 0), batches: batches.to_vec(), now: NOW })
+}
+
+fn view(reply: StoreReply) -> LogView {
+    let StoreReply::Segments { view, .. } = reply else { panic!("{reply:?}") };
+    view
+}
+
+/// Batches of one producer, from offset 0.
+fn batches(sizes: &[usize]) -> Vec<StoredBatch> {
+    let mut world = World::new(1, 1);
+    sizes.iter().map(|size| world.next_batch(key(7, 0), 2, &vec![3; *size])).collect()
+}
+
+#[test]
+fn one_append_rolls_as_often_as_it_must_and_leaves_snapshots() {
+    let disk = SimDisk::new();
+    let mut store = store(&disk);
+    let batches = batches(&[100, 600, 900, 100, 900, 50]);
+    let view = view(append(&mut store, &batches));
+    let bases: Vec<_> = view.iter().map(|segment| segment.base_offset.0).collect();
+    assert_eq!(bases, [0, 4, 6, 8, 10]);
+    let dir = paths::partition_dir(&data(), "pears", key(7, 0).partition);
+    let expected: Vec<u8> = batches.iter().flat_map(|batch| batch.to_log()).collect();
+    assert_eq!(read_log(&disk, &dir, &view), expected);
+    check_indexes(&disk, &dir, &view);
+    for base in [4, 6, 8, 10] {
+        let path = segment_file(&dir, SegmentFile::Snapshot, Offset(base));
+        let producers = producer_snapshot::decode(&read_file(&disk, &path).unwrap()).unwrap();
+        assert_eq!(producers[0].batches[0].last_offset, Offset(base - 1));
+    }
+}
+
+#[test]
+fn an_append_without_space_is_cut_back_and_succeeds_later() {
+    let batches = batches(&[100, 600, 900, 100, 900, 50]);
+    let dir = paths::partition_dir(&data(), "pears", key(7, 0).partition);
+    let mut refused = 0;
+    for quota in (300..6500).step_by(97) {
+        let disk = SimDisk::new();
+        let mut store = store(&disk);
+        let before = view(append(&mut store, &batches[..1]));
+        let files = disk.files();
+        disk.set_quota(Some(quota));
+        match append(&mut store, &batches[1..]) {
+            StoreReply::NoSpace { key: Some(found) } => {
+                assert_eq!(found, key(7, 0));
+                assert!(disk.files() == files, "quota {quota}: as before");
+                assert_eq!(read_log(&disk, &dir, &before), batches[0].to_log());
+                refused += 1;
+            }
+            reply => assert_eq!(view(reply).end_offset(), Some(Offset(12))),
+        }
+        disk.set_quota(None);
+        if disk.files() == files {
+            let after = view(append(&mut store, &batches[1..]));
+            check_indexes(&disk, &dir, &after);
+        }
+    }
+    assert!(refused > 10);
+}
+
+#[test]
+fn a_failed_sync_is_fatal_and_a_full_disk_is_not() {
+    let disk = SimDisk::new();
+    let mut store = store(&disk);
+    append(&mut store, &batches(&[100]));
+    let job = || {
+        let job = CheckpointJob { lsn: Lsn(4), partitions: Vec::new() };
+        StoreJob::Checkpoint(Box::new(job))
+    };
+    disk.set_quota(Some(0));
+    let reply = execute(&mut store, job());
+    assert!(matches!(reply, StoreReply::NoSpace { key: None }), "{reply:?}");
+    disk.set_quota(None);
+    assert!(matches!(execute(&mut store, job()), StoreReply::Checkpointed { lsn: Lsn(4) }));
+    disk.fail_syncs(true);
+    assert!(matches!(store.execute(job()), Err(StoreError::Sync { .. })));
+}
+
+#[test]
+fn an_append_that_does_not_continue_the_log_fences_the_partition() {
+    let disk = SimDisk::new();
+    let mut store = store(&disk);
+    let batches = batches(&[100, 100, 100]);
+    append(&mut store, &batches[..1]);
+    assert!(matches!(append(&mut store, &batches[2..]), StoreReply::Failed { .. }));
+    assert!(matches!(append(&mut store, &batches[1..]), StoreReply::Failed { .. }));
+}
+
+#[test]
+fn deleting_everything_leaves_an_empty_segment_at_the_end() {
+    let disk = SimDisk::new();
+    let mut store = store(&disk);
+    let batches = batches(&[900, 900, 900]);
+    append(&mut store, &batches);
+    execute(&mut store, StoreJob::Roll { key: key(7, 0) });
+    let log_start_offset = Offset(6);
+    let view =
+        view(execute(&mut store, StoreJob::DeleteSegments { key: key(7, 0), log_start_offset }));
+    assert_eq!(view.total_bytes(), 0);
+    assert_eq!(view.end_offset(), Some(Offset(6)));
+    let dir = paths::partition_dir(&data(), "pears", key(7, 0).partition);
+    let logs = disk.list(&dir).unwrap();
+    let logs = logs.iter().filter(|entry| entry.name.ends_with(".log")).count();
+    assert_eq!(logs, 1);
+}
+
+#[test]
+fn removing_a_partition_removes_its_directory() {
+    let disk = SimDisk::new();
+    let mut store = store(&disk);
+    append(&mut store, &batches(&[900, 900, 900]));
+    let reply = execute(&mut store, StoreJob::Remove { key: key(7, 0) });
+    assert!(matches!(reply, StoreReply::Removed { .. }));
+    assert!(disk.list(&paths::topics_dir(&data())).unwrap().is_empty());
+    let reply = execute(&mut store, StoreJob::Remove { key: key(7, 0) });
+    assert!(matches!(reply, StoreReply::Removed { .. }));
+}
+
+#[test]
+fn the_real_disk_comes_back_with_what_was_stored() {
+    let dir = tempfile::tempdir().unwrap();
+    let input = RecoveryInput {
+        data: dir.path().to_owned(),
+        partitions: vec![(key(7, 0), "pears".to_owned(), config(3000))],
+        deleted_topics: Default::default(),
+        shards: 1,
+        accept_data_loss: false,
+        wal_file_bytes: 1 << 20,
+        now: NOW,
+    };
+    let recovered = recover(&StdDisk, &input).unwrap();
+    let logs = recovered.logs.into_iter().next().unwrap();
+    let mut store = SegmentStore::new(StdDisk, input.data.clone(), ShardId(0), logs, 8);
+    store.execute(open(3000)).unwrap();
+    let batches = batches(&[900, 900, 900, 1200]);
+    let job = StoreJob::Append { key: key(7, 0), batches: batches.clone(), now: NOW };
+    let reply = store.execute(job).unwrap().pop();
+    let end = batches.last().unwrap().end_offset();
+    let model = super::world::Model { batches, ..Default::default() };
+    let partitions = vec![expected_state(key(7, 0), &model)];
+    let job = CheckpointJob { lsn: Lsn(9), partitions };
+    store.execute(StoreJob::Checkpoint(Box::new(job))).unwrap();
+    store.finish().unwrap();
+    let again = recover(&StdDisk, &input).unwrap();
+    assert_eq!(again.partitions[0].state.flushed_end, end);
+    let Some(StoreReply::Segments { view, .. }) = reply else { panic!("{reply:?}") };
+    assert_eq!(again.partitions[0].view.total_bytes(), view.total_bytes());
+    assert_eq!(again.wal[0].next_lsn, Lsn(10));
+    let missing = StdDisk.open(&dir.path().join("none"), OpenMode::Read).unwrap_err();
+    assert_eq!(missing.kind(), io::ErrorKind::NotFound);
+}

@@ -1,0 +1,295 @@
+//! What this node was told to be, checked before anything starts.
+//!
+//! Flag, then variable, then file, then default. A key that nothing would honour is refused by name;
+//! among them are the keys that form a cluster, which this server does not serve.
+
+mod file;
+#[cfg(test)]
+mod tests;
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+
+use chronik_shards::machine::topic_config::{BrokerConfig, ConfigError, ConfigLimits};
+use chronik_shards::model::NodeId;
+use tracing::level_filters::LevelFilter;
+
+use crate::cli::CommandLine;
+use file::ConfigFile;
+
+/// Most shards of one node. Every shard has a queue to every other.
+pub const SHARDS_MAX: u16 = 256;
+
+const DEFAULT_PORT: u16 = 9092;
+const DEFAULT_NODE_ID: i32 = 1;
+const DEFAULT_DATA_DIR: &str = "./data";
+
+/// A node's configuration, complete and valid.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct NodeConfig {
+    /// This node.
+    pub node_id: NodeId,
+    /// Everything it stores.
+    pub data_dir: PathBuf,
+    /// Where it listens for clients.
+    pub bind: SocketAddr,
+    /// Where clients are told to connect.
+    pub advertised: Endpoint,
+    /// How many shards it runs.
+    pub shards: u16,
+    /// Where they run.
+    pub pin: PinPolicy,
+    /// What is logged.
+    pub log_level: LevelFilter,
+    /// Whether to start without acknowledged records that are damaged.
+    pub accept_data_loss: bool,
+    /// Kafka's own keys.
+    pub broker: BrokerConfig,
+}
+
+/// A host and port as clients dial them.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Endpoint {
+    /// A name or an address, without brackets.
+    pub host: String,
+    /// The port.
+    pub port: u16,
+}
+
+/// Where shards run.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum PinPolicy {
+    /// Each on a CPU of its own.
+    OnePerCpu,
+    /// Wherever the kernel puts them.
+    Unpinned,
+}
+
+/// A configuration that this node does not start with. One line each, naming the key.
+#[derive(Debug, thiserror::Error)]
+pub enum NodeConfigError {
+    /// The file cannot be read.
+    #[error("configuration file {path}: {source}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// The reason.
+        source: std::io::Error,
+    },
+    /// The file is no TOML.
+    #[error("configuration file {path}: {reason}")]
+    Syntax {
+        /// The file.
+        path: PathBuf,
+        /// Where and what.
+        reason: String,
+    },
+    /// The file has a key that does not exist.
+    #[error("configuration file {path}: unknown key {key}")]
+    UnknownKey {
+        /// The file.
+        path: PathBuf,
+        /// The key with its table.
+        key: String,
+    },
+    /// The file has a key that only a cluster could honour.
+    #[error("configuration file {path}: {key} is for clusters, and this server runs a single node")]
+    ClusterKey {
+        /// The file.
+        path: PathBuf,
+        /// The key with its table.
+        key: String,
+    },
+    /// A key's value is of another kind.
+    #[error("configuration file {path}: {key} takes {expected}")]
+    WrongKind {
+        /// The file.
+        path: PathBuf,
+        /// The key with its table.
+        key: String,
+        /// What it takes.
+        expected: &'static str,
+    },
+    /// A key of the `[kafka]` table.
+    #[error("[kafka] {0}")]
+    Kafka(#[from] ConfigError),
+    /// A flag's or key's value.
+    #[error("{key}={value}: {reason}")]
+    Value {
+        /// The flag, which the variable and the file's key are named after.
+        key: &'static str,
+        /// What was given.
+        value: String,
+        /// What is due.
+        reason: String,
+    },
+}
+
+impl NodeConfig {
+    /// Puts everything together; reads the configuration file if one is named.
+    ///
+    /// `cpus` is how many CPUs this process may use.
+    ///
+    /// # Errors
+    /// [`NodeConfigError`] naming the first key that is refused.
+    pub fn resolve(
+        command: CommandLine,
+        limits: ConfigLimits,
+        cpus: u16,
+    ) -> Result<Self, NodeConfigError> {
+        let file = match &command.config {
+            Some(path) => ConfigFile::read(path)?,
+            None => ConfigFile::default(),
+        };
+        let node_id = node_id(command.node_id.or(file.node_id))?;
+        let bind = bind(&command, &file)?;
+        let advertised = advertised(&command, &file, bind)?;
+        let (shards, pin) = shards(command.shards, command.no_pin, cpus)?;
+        let log_level = log_level(command.log_level.as_deref())?;
+        let data_dir =
+            command.data_dir.or(file.data_dir).unwrap_or_else(|| DEFAULT_DATA_DIR.into());
+
+        let mut broker = BrokerConfig::new(limits);
+        for (name, value) in &file.kafka {
+            broker.set(name, value)?;
+        }
+        let listener = |endpoint: &dyn std::fmt::Display| format!("PLAINTEXT://{endpoint}");
+        broker.record("node.id", node_id.to_string())?;
+        broker.record("broker.id", node_id.to_string())?;
+        broker.record("listeners", listener(&bind))?;
+        broker.record("advertised.listeners", listener(&advertised))?;
+        broker.record("log.dirs", data_dir.display().to_string())?;
+        let accept_data_loss = command.accept_data_loss;
+        Ok(Self {
+            node_id,
+            data_dir,
+            bind,
+            advertised,
+            shards,
+            pin,
+            log_level,
+            accept_data_loss,
+            broker,
+        })
+    }
+}
+
+impl std::fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if self.host.contains(':') {
+            write!(f, "[{}]:{}", self.host, self.port)
+        } else {
+            write!(f, "{}:{}", self.host, self.port)
+        }
+    }
+}
+
+fn value_error(
+    key: &'static str,
+    value: impl ToString,
+    reason: impl Into<String>,
+) -> NodeConfigError {
+    NodeConfigError::Value { key, value: value.to_string(), reason: reason.into() }
+}
+
+fn node_id(given: Option<i32>) -> Result<NodeId, NodeConfigError> {
+    let id = given.unwrap_or(DEFAULT_NODE_ID);
+    if id < 0 {
+        return Err(value_error("--node-id", id, "a node id is 0 or more"));
+    }
+    Ok(NodeId(id))
+}
+
+fn bind(command: &CommandLine, file: &ConfigFile) -> Result<SocketAddr, NodeConfigError> {
+    let in_file = match &file.bind_kafka {
+        Some(text) => Some(text.parse::<SocketAddr>().map_err(|_| {
+            value_error("[bind] kafka", text, "an IP address and a port are due: 127.0.0.1:9092")
+        })?),
+        None => None,
+    };
+    let default = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), DEFAULT_PORT);
+    let base = in_file.unwrap_or(default);
+    let port = command.kafka_port.unwrap_or(base.port());
+    if port == 0 {
+        return Err(value_error("--kafka-port", port, "clients cannot be told port 0"));
+    }
+    Ok(SocketAddr::new(command.bind_addr.unwrap_or(base.ip()), port))
+}
+
+fn advertised(
+    command: &CommandLine,
+    file: &ConfigFile,
+    bind: SocketAddr,
+) -> Result<Endpoint, NodeConfigError> {
+    let key = "--advertised-addr";
+    let endpoint = match command.advertised_addr.as_ref().or(file.advertise_kafka.as_ref()) {
+        Some(text) => parse_endpoint(text, bind.port()).ok_or_else(|| {
+            value_error(key, text, "a host name or address is due, with or without a port")
+        })?,
+        None => Endpoint { host: bind.ip().to_string(), port: bind.port() },
+    };
+    if endpoint.host.parse::<IpAddr>().is_ok_and(|ip| ip.is_unspecified()) {
+        let reason = "clients cannot connect to this address; say where they can";
+        return Err(value_error(key, &endpoint.host, reason));
+    }
+    Ok(endpoint)
+}
+
+/// `host`, `host:port`, `[v6]`, `[v6]:port`, or an IPv6 address by itself.
+fn parse_endpoint(text: &str, default_port: u16) -> Option<Endpoint> {
+    let (host, port) = if let Some(rest) = text.strip_prefix('[') {
+        let (host, rest) = rest.split_once(']')?;
+        host.parse::<std::net::Ipv6Addr>().ok()?;
+        match rest {
+            "" => (host, None),
+            _ => (host, Some(rest.strip_prefix(':')?)),
+        }
+    } else if text.parse::<IpAddr>().is_ok() {
+        (text, None)
+    } else {
+        match text.split_once(':') {
+            Some((host, port)) => (host, Some(port)),
+            None => (text, None),
+        }
+    };
+    let port = match port {
+        Some(port) => port.parse().ok().filter(|port| *port != 0)?,
+        None => default_port,
+    };
+    let in_name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_');
+    let is_name = !host.is_empty() && host.len() <= 253 && host.chars().all(in_name);
+    (is_name || host.parse::<IpAddr>().is_ok()).then(|| Endpoint { host: host.to_owned(), port })
+}
+
+fn shards(
+    given: Option<u16>,
+    no_pin: bool,
+    cpus: u16,
+) -> Result<(u16, PinPolicy), NodeConfigError> {
+    let shards = given.unwrap_or(cpus.clamp(1, SHARDS_MAX));
+    if !(1..=SHARDS_MAX).contains(&shards) {
+        return Err(value_error("--shards", shards, format!("1 to {SHARDS_MAX} are possible")));
+    }
+    if no_pin {
+        return Ok((shards, PinPolicy::Unpinned));
+    }
+    if shards > cpus {
+        let reason = format!("this process may use {cpus} CPUs; add --no-pin to share them");
+        return Err(value_error("--shards", shards, reason));
+    }
+    Ok((shards, PinPolicy::OnePerCpu))
+}
+
+fn log_level(given: Option<&str>) -> Result<LevelFilter, NodeConfigError> {
+    Ok(match given.unwrap_or("info") {
+        "error" => LevelFilter::ERROR,
+        "warn" => LevelFilter::WARN,
+        "info" => LevelFilter::INFO,
+        "debug" => LevelFilter::DEBUG,
+        "trace" => LevelFilter::TRACE,
+        other => {
+            let reason = "one of error, warn, info, debug, trace is due";
+            return Err(value_error("--log-level", other, reason));
+        }
+    })
+}

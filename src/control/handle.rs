@@ -1,0 +1,160 @@
+//! How the rest of the node reaches the control thread.
+
+use std::sync::Arc;
+
+use chronik_shards::format::metadata_command::MetadataCommand;
+use chronik_shards::machine::metadata::{ApplyOutcome, Rejection};
+use crossbeam::channel::{Sender, TrySendError, bounded};
+
+use super::{COMMAND_BYTES_MAX, PROPOSALS_MAX};
+
+/// A command with its place in the log.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct CommittedCommand {
+    /// Its log index. A shard ignores one that is not above its image's.
+    pub index: u64,
+    /// What to apply.
+    pub command: MetadataCommand,
+}
+
+/// Takes committed commands for a shard, in log order. Runs on the control thread: it may hand the
+/// command over and must not block.
+pub type MetadataSink = Box<dyn Fn(Arc<CommittedCommand>) + Send>;
+
+/// Takes a proposal's answer, once. Runs on the control thread, or on the proposer's when the
+/// proposal was refused at once; it may hand the answer over and must not block.
+pub type ProposalReply = Box<dyn FnOnce(Result<ApplyOutcome, ControlError>) + Send>;
+
+/// Why a proposal, or a subscription, came to nothing.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum ControlError {
+    /// Reject: the command was committed and changed nothing.
+    #[error(transparent)]
+    Rejected(#[from] Rejection),
+    /// Retry: the queue is full. The command was not proposed.
+    #[error("{PROPOSALS_MAX} metadata changes are waiting")]
+    Busy,
+    /// Retry elsewhere: this node does not lead the control plane. The command was not proposed.
+    #[error("this node does not lead the control plane")]
+    NotController,
+    /// Reject: larger than any command may be.
+    #[error("a metadata command of {0} bytes: {COMMAND_BYTES_MAX} are allowed")]
+    TooLarge(usize),
+    /// Stop: the control plane has ended. The command may have been committed.
+    #[error("the control plane has stopped")]
+    Stopped,
+    /// Start again from a newer image: the commands after the given one are compacted away.
+    #[error("the log after index {0} is compacted")]
+    Compacted(u64),
+}
+
+/// What the control thread is asked.
+pub(super) enum Request {
+    Propose { command: Vec<u8>, reply: ReplyOnce },
+    Subscribe { after: u64, sink: MetadataSink, reply: Sender<Result<(), ControlError>> },
+    Stop,
+}
+
+/// An answer that is given exactly once: whoever drops it unanswered says "stopped".
+pub(super) struct ReplyOnce(Option<ProposalReply>);
+
+impl ReplyOnce {
+    pub(super) fn new(reply: ProposalReply) -> Self {
+        Self(Some(reply))
+    }
+
+    pub(super) fn answer(mut self, result: Result<ApplyOutcome, ControlError>) {
+        if let Some(reply) = self.0.take() {
+            reply(result);
+        }
+    }
+}
+
+impl ReplyOnce {
+    /// Drops the reply uncalled: its proposer was told otherwise.
+    fn forget(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for ReplyOnce {
+    fn drop(&mut self) {
+        if let Some(reply) = self.0.take() {
+            reply(Err(ControlError::Stopped));
+        }
+    }
+}
+
+/// Proposes changes of the metadata and subscribes to them. Cheap to clone.
+#[derive(Clone)]
+pub struct ControlHandle {
+    queue: Sender<Request>,
+}
+
+impl ControlHandle {
+    pub(super) fn new(queue: Sender<Request>) -> Self {
+        Self { queue }
+    }
+
+    /// Proposes `command`. After `Ok`, `reply` is called exactly once, on the control thread; after an
+    /// error never.
+    ///
+    /// When the reply says `Ok`, the command is durable, applied here, and handed to every subscribed
+    /// sink. Returns at once.
+    ///
+    /// # Errors
+    /// [`ControlError::Busy`] when the queue is full, [`ControlError::TooLarge`],
+    /// [`ControlError::Stopped`]. Nothing was proposed then.
+    pub fn propose(
+        &self,
+        command: &MetadataCommand,
+        reply: ProposalReply,
+    ) -> Result<(), ControlError> {
+        let command = command.encode();
+        if command.len() > COMMAND_BYTES_MAX {
+            return Err(ControlError::TooLarge(command.len()));
+        }
+        let request = Request::Propose { command, reply: ReplyOnce::new(reply) };
+        let (request, error) = match self.queue.try_send(request) {
+            Ok(()) => return Ok(()),
+            Err(TrySendError::Full(request)) => (request, ControlError::Busy),
+            Err(TrySendError::Disconnected(request)) => (request, ControlError::Stopped),
+        };
+        if let Request::Propose { reply, .. } = request {
+            reply.forget();
+        }
+        Err(error)
+    }
+
+    /// Proposes `command` and waits for the answer. For tests and start-up, never on a shard.
+    ///
+    /// # Errors
+    /// [`ControlError`].
+    pub fn propose_and_wait(
+        &self,
+        command: &MetadataCommand,
+    ) -> Result<ApplyOutcome, ControlError> {
+        let (answer, answered) = bounded(1);
+        self.propose(command, Box::new(move |result| drop(answer.send(result))))?;
+        answered.recv().unwrap_or(Err(ControlError::Stopped))
+    }
+
+    /// Has `sink` called with every command after log index `after`, those already committed first.
+    /// Waits until that is arranged: for start-up, never on a shard.
+    ///
+    /// # Errors
+    /// [`ControlError::Compacted`] when the commands after `after` are no longer at hand,
+    /// [`ControlError::Stopped`].
+    pub fn subscribe(&self, after: u64, sink: MetadataSink) -> Result<(), ControlError> {
+        let (reply, arranged) = bounded(1);
+        self.queue
+            .send(Request::Subscribe { after, sink, reply })
+            .map_err(|_| ControlError::Stopped)?;
+        arranged.recv().unwrap_or(Err(ControlError::Stopped))
+    }
+
+    /// Waits for room in the queue; a thread that has ended needs no telling.
+    pub(super) fn send_stop(&self) {
+        let _ = self.queue.send(Request::Stop);
+    }
+}

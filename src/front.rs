@@ -1,0 +1,272 @@
+//! What a shard's thread runs in front of its machine: connections, handlers, and the metadata that
+//! tells which partitions it owns.
+//!
+//! Order at the start: the partitions of the image are opened, the node subscribes the shard to the
+//! metadata log, then [`ShardEvent::Serve`] lets clients in. So no client meets a shard that does not
+//! know what it owns.
+
+use std::cell::{OnceCell, RefCell};
+use std::future::Future;
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use chronik_shards::io::inbox::{InboxSender, NotSent};
+use chronik_shards::io::local::Slot;
+use chronik_shards::machine::input::{PartitionConfig, PartitionSpec};
+use chronik_shards::machine::metadata::{MetadataChange, MetadataImage, Partition};
+use chronik_shards::machine::topic_config::{BrokerConfig, TopicSettings};
+use chronik_shards::model::{BrokerEpoch, NodeId, PartitionIndex, ReplicaKey, ShardId};
+use chronik_shards::shard::ShardHandle;
+
+use crate::control::{CommittedCommand, ControlHandle};
+use crate::handlers::{Handlers, KafkaDispatcher};
+use crate::metadata_view::MetadataView;
+use crate::net::listener::{BoundListener, ConnectionCounts, HandOver, connections_max_by_default};
+use crate::net::{AcceptedSocket, NetConfig, ShardConnections};
+use crate::proposals::{ProposalAnswer, Proposals};
+
+/// How long an orderly stop waits for requests that are under way.
+pub const STOP_GRACE: Duration = Duration::from_secs(10);
+
+/// What other threads tell a shard's front.
+#[derive(Debug)]
+pub enum ShardEvent {
+    /// A metadata command is committed: apply it.
+    Committed(Arc<CommittedCommand>),
+    /// A proposal of this shard has its answer.
+    Answered(ProposalAnswer),
+    /// A connection that this shard shall serve.
+    Connection(AcceptedSocket),
+    /// Everything is in place: let clients in.
+    Serve(Serve),
+}
+
+/// What a shard needs to let clients in.
+#[derive(Debug)]
+pub struct Serve {
+    /// Where to send every shard's events, by shard.
+    pub inboxes: Arc<[InboxSender<ShardEvent>]>,
+    /// For the one shard that accepts.
+    pub listener: Option<BoundListener>,
+}
+
+/// What every shard's front starts from.
+#[derive(Clone)]
+pub struct FrontPlan {
+    /// This node.
+    pub node_id: NodeId,
+    /// Identity of the cluster.
+    pub cluster_id: String,
+    /// This incarnation.
+    pub broker_epoch: BrokerEpoch,
+    /// What the broker was started with.
+    pub broker: Arc<BrokerConfig>,
+    /// Everything committed so far.
+    pub image: Arc<MetadataImage>,
+    /// For proposals.
+    pub control: ControlHandle,
+    /// Open connections of all shards.
+    pub counts: Arc<ConnectionCounts>,
+    /// Where the data is.
+    pub data_dir: PathBuf,
+    /// Keeps ids of fetch sessions of an earlier process from matching.
+    pub session_seed: u32,
+}
+
+/// Incremental fetch sessions of the node, as Kafka's `max.incremental.fetch.session.cache.slots`.
+pub const FETCH_SESSIONS_MAX: usize = 1000;
+
+/// The front of one shard.
+struct Front {
+    shard: ShardHandle,
+    view: Rc<RefCell<MetadataView>>,
+    proposals: OnceCell<Rc<Proposals>>,
+    serve: Slot<Serve>,
+    /// Connections that came before this shard served.
+    early: RefCell<Vec<AcceptedSocket>>,
+    connections: OnceCell<ShardConnections<KafkaDispatcher>>,
+}
+
+/// Builds the front on its shard's thread: what takes the events, and the main task.
+pub fn build(
+    plan: FrontPlan,
+    shard: ShardHandle,
+) -> (impl FnMut(ShardEvent) + 'static, impl Future<Output = ()> + 'static) {
+    let image = MetadataImage::clone(&plan.image);
+    let view = MetadataView::new(plan.node_id, Arc::clone(&plan.broker), image);
+    let front = Rc::new(Front {
+        shard,
+        view: Rc::new(RefCell::new(view)),
+        proposals: OnceCell::new(),
+        serve: Slot::default(),
+        early: RefCell::default(),
+        connections: OnceCell::new(),
+    });
+    front.open_all();
+    let events = Rc::clone(&front);
+    (move |event| events.take(event), front.run(plan))
+}
+
+impl Front {
+    fn take(&self, event: ShardEvent) {
+        match event {
+            ShardEvent::Committed(committed) => {
+                let changes = {
+                    let mut view = self.view.borrow_mut();
+                    view.apply(committed.index, &committed.command)
+                };
+                for change in changes {
+                    self.follow(&change);
+                }
+            }
+            ShardEvent::Answered(answer) => {
+                let proposals = self.proposals.get().expect("a proposal comes before its answer");
+                proposals.answered(answer);
+            }
+            ShardEvent::Connection(socket) => {
+                // The shard that accepts may serve a moment earlier than this one. What waits is bounded as
+                // all open connections are.
+                match self.connections.get() {
+                    Some(connections) => connections.adopt(socket),
+                    None => self.early.borrow_mut().push(socket),
+                }
+            }
+            ShardEvent::Serve(serve) => self.serve.fill(serve),
+        }
+    }
+
+    /// Brings the shard's partitions in line with a change of the metadata.
+    fn follow(&self, change: &MetadataChange) {
+        let view = self.view.borrow();
+        match change {
+            MetadataChange::TopicCreated { topic_id } => {
+                self.open_from(&view, *topic_id, PartitionIndex(0));
+            }
+            MetadataChange::PartitionsCreated { topic_id, first } => {
+                self.open_from(&view, *topic_id, *first);
+            }
+            MetadataChange::TopicDeleted { topic } => {
+                for (key, _) in topic.replicas().filter(|(key, _)| self.owns(*key)) {
+                    self.shard.close_partition(key);
+                }
+            }
+            MetadataChange::PartitionChanged { key } => self.open(&view, *key),
+            MetadataChange::TopicConfigChanged { topic_id } => {
+                let topic = view.image().topic(*topic_id).expect("the change names its topic");
+                let settings = view.settings(*topic_id).expect("every topic has settings");
+                for (key, partition) in topic.replicas().filter(|(key, _)| self.owns(*key)) {
+                    self.shard.configure_partition(key, config(settings, partition));
+                }
+            }
+            MetadataChange::BrokerRegistered { .. } => {}
+        }
+    }
+
+    fn open_all(&self) {
+        let view = self.view.borrow();
+        for topic in view.image().topics() {
+            self.open_from(&view, topic.id, PartitionIndex(0));
+        }
+    }
+
+    fn open_from(
+        &self,
+        view: &MetadataView,
+        topic_id: chronik_shards::model::TopicId,
+        first: PartitionIndex,
+    ) {
+        let topic = view.image().topic(topic_id).expect("the caller has it from the image");
+        for (key, _) in topic.replicas().filter(|(key, _)| key.partition >= first) {
+            self.open(view, key);
+        }
+    }
+
+    /// Opens a partition, or takes a new leader epoch, if this shard owns and this node leads it.
+    fn open(&self, view: &MetadataView, key: ReplicaKey) {
+        let Some(topic) = view.image().topic(key.topic_id) else { return };
+        let Some(partition) = topic.partition(key.partition) else { return };
+        if !self.owns(key) || partition.leader != Some(view.node_id()) {
+            return;
+        }
+        let settings = view.settings(key.topic_id).expect("every topic has settings");
+        self.shard.open_partition(PartitionSpec {
+            key,
+            topic_name: topic.name.clone(),
+            leader_epoch: partition.leader_epoch,
+            config: config(settings, partition),
+        });
+    }
+
+    fn owns(&self, key: ReplicaKey) -> bool {
+        self.shard.shard_of(&key) == self.shard.id()
+    }
+
+    /// Serves clients from [`ShardEvent::Serve`] until the node stops.
+    async fn run(self: Rc<Self>, plan: FrontPlan) {
+        let Serve { inboxes, listener } = self.serve.clone().await;
+        let inbox = inboxes[usize::from(self.shard.id().get())].clone();
+        let proposals = Rc::new(Proposals::new(plan.control.clone(), inbox));
+        let is_first = self.proposals.set(Rc::clone(&proposals)).is_ok();
+        assert!(is_first, "a shard is told once to serve");
+        let settings = plan.broker.settings();
+        let handlers = Handlers::new(&plan, self.shard.clone(), Rc::clone(&self.view), proposals);
+        let net = NetConfig {
+            frame_bytes_max: settings.socket_request_max_bytes,
+            idle_max: Duration::from_millis(settings.connections_max_idle_ms),
+            ..NetConfig::default()
+        };
+        let dispatcher = Rc::new(KafkaDispatcher(Rc::new(handlers)));
+        let connections = ShardConnections::new(net, dispatcher);
+        // Set once: the assertion above holds for both cells.
+        let _ = self.connections.set(connections.clone());
+        for socket in self.early.take() {
+            connections.adopt(socket);
+        }
+        let acceptor = listener.map(|listener| {
+            let hand_over =
+                ToShards { own: self.shard.id(), connections: connections.clone(), inboxes };
+            listener.accept(plan.counts, connections_max_by_default(), hand_over)
+        });
+        self.shard.stopping().await;
+        if let Some(acceptor) = acceptor {
+            acceptor.stop();
+        }
+        connections.stop(STOP_GRACE).await;
+    }
+}
+
+/// A topic's configuration as one of its partitions follows it. As in Kafka, no more replicas have to be in
+/// sync than there are.
+fn config(settings: &TopicSettings, partition: &Partition) -> PartitionConfig {
+    let min_insync_replicas = settings.partition.min_insync_replicas.min(partition.replicas.len());
+    PartitionConfig { min_insync_replicas, ..settings.partition.clone() }
+}
+
+/// Gives accepted sockets to the shards that were chosen for them.
+struct ToShards {
+    own: ShardId,
+    connections: ShardConnections<KafkaDispatcher>,
+    inboxes: Arc<[InboxSender<ShardEvent>]>,
+}
+
+/// Pause before a full inbox is tried again; the kernel's backlog holds new connections meanwhile.
+const INBOX_PAUSE: Duration = Duration::from_millis(1);
+
+impl HandOver for ToShards {
+    async fn hand_over(&self, shard: ShardId, socket: AcceptedSocket) {
+        if shard == self.own {
+            return self.connections.adopt(socket);
+        }
+        let mut event = ShardEvent::Connection(socket);
+        loop {
+            match self.inboxes[usize::from(shard.get())].try_send(event) {
+                // A shard that has ended drops the socket, and so closes it.
+                Ok(()) | Err(NotSent::Ended(_)) => return,
+                Err(NotSent::Full(back)) => event = back,
+            }
+            glommio::timer::sleep(INBOX_PAUSE).await;
+        }
+    }
+}

@@ -1,0 +1,82 @@
+//! Resources whose configuration clients read and change: what DescribeConfigs, AlterConfigs and
+//! IncrementalAlterConfigs have in common.
+
+use chronik_protocol::ErrorCode;
+use chronik_shards::machine::metadata::{Topic, check_topic_name};
+use chronik_shards::machine::topic_config::{ConfigSource, ConfigType};
+
+use super::error::Refusal;
+use crate::metadata_view::MetadataView;
+
+/// Wire number of a topic as a resource.
+pub const TOPIC: i8 = 2;
+/// Wire number of a broker as a resource.
+pub const BROKER: i8 = 4;
+
+/// A resource that exists.
+pub enum Resource<'a> {
+    /// A topic.
+    Topic(&'a Topic),
+    /// This node.
+    ThisBroker,
+    /// What all brokers have in common and can be changed at run time: nothing.
+    AllBrokers,
+}
+
+/// Finds a resource.
+pub fn find<'a>(
+    view: &'a MetadataView,
+    resource_type: i8,
+    name: &str,
+) -> Result<Resource<'a>, Refusal> {
+    match resource_type {
+        TOPIC => {
+            check_topic_name(name).map_err(|error| {
+                Refusal::new(ErrorCode::InvalidTopicException, error.to_string())
+            })?;
+            let topic = view.image().topic_named(name).ok_or_else(|| {
+                Refusal::new(
+                    ErrorCode::UnknownTopicOrPartition,
+                    format!("there is no topic {name:?}"),
+                )
+            })?;
+            Ok(Resource::Topic(topic))
+        }
+        BROKER if name.is_empty() => Ok(Resource::AllBrokers),
+        BROKER if name.parse() == Ok(view.node_id().get()) => Ok(Resource::ThisBroker),
+        BROKER => {
+            let message = format!("this is node {}, not {name:?}", view.node_id());
+            Err(Refusal::new(ErrorCode::InvalidRequest, message))
+        }
+        other => {
+            let message = format!("resources of type {other} have no configuration here");
+            Err(Refusal::new(ErrorCode::InvalidRequest, message))
+        }
+    }
+}
+
+/// Refuses changes of a broker: its configuration is what it was started with.
+pub fn broker_is_read_only() -> Refusal {
+    let message = "a broker's configuration is set where it is started and not while it runs";
+    Refusal::new(ErrorCode::InvalidRequest, message)
+}
+
+/// Wire number of a source.
+pub fn source_code(source: ConfigSource) -> i8 {
+    match source {
+        ConfigSource::DynamicTopic => 1,
+        ConfigSource::StaticBroker => 4,
+        ConfigSource::Default => 5,
+    }
+}
+
+/// Wire number of a type.
+pub fn type_code(config_type: ConfigType) -> i8 {
+    match config_type {
+        ConfigType::Boolean => 1,
+        ConfigType::String => 2,
+        ConfigType::Int => 3,
+        ConfigType::Long => 5,
+        ConfigType::List => 7,
+    }
+}

@@ -1,0 +1,91 @@
+//! IncrementalAlterConfigs: sets, removes, appends to and subtracts from single keys. Source: KIP-339.
+
+use std::rc::Rc;
+
+use chronik_protocol::ErrorCode;
+use chronik_protocol::messages::incremental_alter_configs_request::{
+    AlterConfigsResource, AlterableConfig, IncrementalAlterConfigsRequest,
+};
+use chronik_protocol::messages::incremental_alter_configs_response::{
+    AlterConfigsResourceResponse, IncrementalAlterConfigsResponse,
+};
+use chronik_shards::format::metadata_command::{MetadataCommand, SetTopicConfig};
+use chronik_shards::machine::topic_config::{ConfigOp, alter};
+
+use super::configs::{self, Resource};
+use super::error::Refusal;
+use super::{Handlers, error};
+use crate::metadata_view::MetadataView;
+
+/// Answers an IncrementalAlterConfigs request.
+pub async fn handle(
+    handlers: &Rc<Handlers>,
+    request: IncrementalAlterConfigsRequest,
+) -> IncrementalAlterConfigsResponse {
+    let mut responses = Vec::with_capacity(request.resources.len());
+    for resource in &request.resources {
+        let mut told = AlterConfigsResourceResponse {
+            resource_type: resource.resource_type,
+            resource_name: resource.resource_name.clone(),
+            ..AlterConfigsResourceResponse::default()
+        };
+        if let Err(refusal) = change(handlers, resource, request.validate_only).await {
+            told.error_code = refusal.code.code();
+            told.error_message = Some(refusal.message.into());
+        }
+        responses.push(told);
+    }
+    IncrementalAlterConfigsResponse { responses, ..IncrementalAlterConfigsResponse::default() }
+}
+
+async fn change(
+    handlers: &Handlers,
+    resource: &AlterConfigsResource,
+    validate_only: bool,
+) -> Result<(), Refusal> {
+    let command = command(&handlers.metadata.borrow(), resource)?;
+    let Some(command) = command.filter(|_| !validate_only) else { return Ok(()) };
+    let proposed = handlers.propose(MetadataCommand::SetTopicConfig(command)).await;
+    proposed.map(|_| ()).map_err(|error| error::of_control(&error))
+}
+
+/// `None` where nothing is to be changed.
+fn command(
+    view: &MetadataView,
+    resource: &AlterConfigsResource,
+) -> Result<Option<SetTopicConfig>, Refusal> {
+    let topic = match configs::find(view, resource.resource_type, &resource.resource_name)? {
+        Resource::Topic(topic) => topic,
+        Resource::ThisBroker | Resource::AllBrokers if resource.configs.is_empty() => {
+            return Ok(None);
+        }
+        Resource::ThisBroker | Resource::AllBrokers => {
+            return Err(configs::broker_is_read_only());
+        }
+    };
+    let changes: Vec<(String, ConfigOp)> =
+        resource.configs.iter().map(operation).collect::<Result<_, _>>()?;
+    alter(topic.id, &topic.configs, view.broker_config(), &changes)
+        .map(Some)
+        .map_err(|error| error::of_config(&error))
+}
+
+fn operation(config: &AlterableConfig) -> Result<(String, ConfigOp), Refusal> {
+    let name = config.name.to_string();
+    let value = || {
+        config.value.as_ref().map(|value| value.to_string()).ok_or_else(|| {
+            Refusal::new(ErrorCode::InvalidRequest, format!("{name} is given no value"))
+        })
+    };
+    let operation = match config.config_operation {
+        0 => ConfigOp::Set(value()?),
+        1 => ConfigOp::Delete,
+        2 => ConfigOp::Append(value()?),
+        3 => ConfigOp::Subtract(value()?),
+        other => {
+            let message = format!("{other} is not an operation on a configuration");
+            return Err(Refusal::new(ErrorCode::InvalidRequest, message));
+        }
+    };
+    Ok((name, operation))
+}

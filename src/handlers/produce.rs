@@ -1,0 +1,232 @@
+//! Produce: checks what a client sent, hands it to the owning shards, answers when they do.
+//!
+//! Two phases. The first runs in the connection's order and ends when every batch is with its shard, so
+//! produces of one connection to one partition are appended as they arrived. The second waits for the
+//! shards and encodes. There is one path for all acks levels; `acks=0` differs in having no answer.
+//!
+//! Source: KIP-98, KIP-467 (error messages), KIP-516 (topic ids), KIP-951 (current leader).
+
+use std::future::Future;
+use std::rc::Rc;
+
+use chronik_protocol::messages::produce_request::{
+    PartitionProduceData, ProduceRequest, TopicProduceData,
+};
+use chronik_protocol::messages::produce_response::{
+    LeaderIdAndEpoch, PartitionProduceResponse, ProduceResponse, TopicProduceResponse,
+};
+use chronik_protocol::{ErrorCode, KafkaString, RequestFrame};
+use chronik_shards::format::record_batch::ProducedBatch;
+use chronik_shards::machine::input::{ProduceOutcome, ProducePartition};
+use chronik_shards::model::{Acks, ShardId};
+use chronik_shards::shard::{PendingProduce, ProduceRequestPart};
+
+use super::answer::{Answer, answer};
+use super::error::Refusal;
+use super::partitions::{self, NotHere, TopicNamed};
+use super::{Handlers, error, recompress};
+use crate::metadata_view::MetadataView;
+
+/// One partition of the request: refused, or with the shard at that place of its group.
+enum Fate {
+    Refused(Refusal),
+    Sent { group: usize, place: usize },
+}
+
+/// A request whose batches are with their shards.
+struct Sent {
+    correlation_id: i32,
+    version: i16,
+    topics: Vec<(TopicProduceData, Vec<Fate>)>,
+    groups: Vec<PendingProduce>,
+}
+
+/// First phase. `Ok(None)`: there will be no answer.
+pub async fn dispatch(
+    handlers: &Rc<Handlers>,
+    frame: RequestFrame,
+) -> Result<Option<impl Future<Output = Answer> + use<>>, String> {
+    let (correlation_id, version) = (frame.header.correlation_id, frame.version());
+    let request: ProduceRequest = frame.decode().map_err(|error| error.to_string())?;
+    let acks = acks(request.acks);
+    let deadline = handlers.deadline(request.timeout_ms);
+
+    let mut groups: Vec<(ShardId, Vec<ProducePartition>)> = Vec::new();
+    let mut topics = Vec::with_capacity(request.topic_data.len());
+    for mut topic in request.topic_data {
+        let partitions = std::mem::take(&mut topic.partition_data);
+        let fates = partitions
+            .iter()
+            .map(|data| {
+                let checked = acks
+                    .ok_or_else(|| {
+                        Refusal::new(ErrorCode::InvalidRequiredAcks, "acks is one of -1, 0 and 1")
+                    })
+                    .and_then(|_| check(&handlers.metadata.borrow(), version, &topic, data));
+                match checked {
+                    Ok(partition) => group(handlers, &mut groups, partition),
+                    Err(refusal) => Fate::Refused(refusal),
+                }
+            })
+            .collect();
+        topic.partition_data = partitions;
+        topics.push((topic, fates));
+    }
+
+    let acks = acks.unwrap_or(Acks::All);
+    let mut pending = Vec::with_capacity(groups.len());
+    for (shard, partitions) in groups {
+        let part = ProduceRequestPart { acks, deadline, partitions };
+        pending.push(handlers.shard.produce(shard, part).await);
+    }
+    let sent = Sent { correlation_id, version, topics, groups: pending };
+    if acks == Acks::None {
+        return sent.refusal().map_or(Ok(None), Err);
+    }
+    let handlers = Rc::clone(handlers);
+    Ok(Some(async move { sent.finish(&handlers).await }))
+}
+
+fn acks(wire: i16) -> Option<Acks> {
+    match wire {
+        0 => Some(Acks::None),
+        1 => Some(Acks::Leader),
+        -1 => Some(Acks::All),
+        _ => None,
+    }
+}
+
+/// Adds a batch to its shard's group.
+fn group(
+    handlers: &Handlers,
+    groups: &mut Vec<(ShardId, Vec<ProducePartition>)>,
+    partition: ProducePartition,
+) -> Fate {
+    let shard = handlers.shard.shard_of(&partition.key);
+    let group = groups.iter().position(|(owner, _)| *owner == shard).unwrap_or_else(|| {
+        groups.push((shard, Vec::new()));
+        groups.len() - 1
+    });
+    let place = groups[group].1.len();
+    groups[group].1.push(partition);
+    Fate::Sent { group, place }
+}
+
+/// Finds the partition and checks the batch, on the connection's own shard.
+fn check(
+    view: &MetadataView,
+    version: i16,
+    topic: &TopicProduceData,
+    data: &PartitionProduceData,
+) -> Result<ProducePartition, Refusal> {
+    let key =
+        partitions::led_here(view, named(topic, version), data.index).map_err(|not_here| {
+            let message = match not_here {
+                NotHere::Unknown(_) => "there is no such topic or partition",
+                NotHere::LedElsewhere(_) => "another node leads the partition",
+            };
+            Refusal::new(not_here.code(), message)
+        })?;
+    let records = data.records.clone().map(chronik_protocol::Records::into_bytes);
+    let batch = ProducedBatch::check(records.unwrap_or_default())
+        .map_err(|error| Refusal::new(error::of_batch(&error), error.to_string()))?;
+    let settings = view.settings(key.topic_id).expect("every topic of the image has settings");
+    let batch = recompress::for_topic(batch, settings)?;
+    Ok(ProducePartition { key, batch })
+}
+
+impl Sent {
+    /// Why the connection of an `acks=0` producer is closed: it has no other way to learn of it.
+    fn refusal(&self) -> Option<String> {
+        self.topics.iter().flat_map(|(_, fates)| fates).find_map(|fate| match fate {
+            Fate::Refused(refusal) => Some(format!(
+                "a produce with acks=0 was refused: {} ({})",
+                refusal.message,
+                refusal.code.name()
+            )),
+            Fate::Sent { .. } => None,
+        })
+    }
+
+    /// Second phase: waits for every shard and encodes.
+    async fn finish(self, handlers: &Handlers) -> Answer {
+        let mut outcomes: Vec<Vec<ProduceOutcome>> = Vec::with_capacity(self.groups.len());
+        for group in self.groups {
+            outcomes.push(group.await);
+        }
+        let responses = self
+            .topics
+            .iter()
+            .map(|(topic, fates)| TopicProduceResponse {
+                name: topic.name.clone(),
+                topic_id: topic.topic_id,
+                partition_responses: topic
+                    .partition_data
+                    .iter()
+                    .zip(fates)
+                    .map(|(data, fate)| match fate {
+                        Fate::Refused(refusal) => refused(data.index, refusal),
+                        Fate::Sent { group, place } => {
+                            decided(data.index, &outcomes[*group][*place])
+                        }
+                    })
+                    .map(|response| with_leader(handlers, topic, self.version, response))
+                    .collect(),
+                ..TopicProduceResponse::default()
+            })
+            .collect();
+        let response = ProduceResponse { responses, ..ProduceResponse::default() };
+        answer(self.correlation_id, self.version, &response)
+    }
+}
+
+fn refused(index: i32, refusal: &Refusal) -> PartitionProduceResponse {
+    PartitionProduceResponse {
+        index,
+        error_code: refusal.code.code(),
+        error_message: Some(KafkaString::from(refusal.message.as_str())),
+        base_offset: -1,
+        ..PartitionProduceResponse::default()
+    }
+}
+
+fn decided(index: i32, outcome: &ProduceOutcome) -> PartitionProduceResponse {
+    match &outcome.result {
+        Ok(appended) => PartitionProduceResponse {
+            index,
+            base_offset: appended.base_offset.get(),
+            log_append_time_ms: appended.log_append_time.map_or(-1, |time| time.get()),
+            log_start_offset: appended.log_start_offset.get(),
+            ..PartitionProduceResponse::default()
+        },
+        Err(error) => refused(index, &Refusal::new(error::of_produce(error), error.to_string())),
+    }
+}
+
+/// Tells a client that came to the wrong node who leads, where the version can say it.
+fn with_leader(
+    handlers: &Handlers,
+    topic: &TopicProduceData,
+    version: i16,
+    mut response: PartitionProduceResponse,
+) -> PartitionProduceResponse {
+    if version >= 10 && response.error_code == ErrorCode::NotLeaderOrFollower.code() {
+        let view = handlers.metadata.borrow();
+        let led = partitions::led_here(&view, named(topic, version), response.index);
+        if let Err(NotHere::LedElsewhere(leader)) = led {
+            response.current_leader = LeaderIdAndEpoch {
+                leader_id: leader.leader_id,
+                leader_epoch: leader.leader_epoch,
+                ..LeaderIdAndEpoch::default()
+            };
+        }
+    }
+    response
+}
+
+fn named(topic: &TopicProduceData, version: i16) -> TopicNamed<'_> {
+    match version {
+        13.. => TopicNamed::Id(topic.topic_id),
+        _ => TopicNamed::Name(&topic.name),
+    }
+}

@@ -1,0 +1,97 @@
+//! What a shard knows of the cluster: its image of the metadata, and every topic's settings resolved
+//! once instead of on every request.
+//!
+//! One a shard, changed only by committed commands in log order.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use ahash::RandomState;
+use chronik_shards::format::metadata_command::MetadataCommand;
+use chronik_shards::machine::metadata::{MetadataChange, MetadataImage, Topic};
+use chronik_shards::machine::topic_config::{BrokerConfig, TopicSettings};
+use chronik_shards::model::{NodeId, TopicId};
+
+/// A shard's view of the metadata.
+#[derive(Debug)]
+pub struct MetadataView {
+    node_id: NodeId,
+    broker: Arc<BrokerConfig>,
+    image: MetadataImage,
+    settings: HashMap<TopicId, TopicSettings, RandomState>,
+}
+
+impl MetadataView {
+    /// The view of `node_id` on an image.
+    #[must_use]
+    pub fn new(node_id: NodeId, broker: Arc<BrokerConfig>, image: MetadataImage) -> Self {
+        // Topic ids are drawn by the server: nobody can choose them to collide.
+        let mut settings = HashMap::with_hasher(RandomState::with_seeds(1, 2, 3, 4));
+        settings.extend(image.topics().map(|topic| (topic.id, resolve(topic, &broker))));
+        Self { node_id, broker, image, settings }
+    }
+
+    /// This node.
+    #[must_use]
+    pub fn node_id(&self) -> NodeId {
+        self.node_id
+    }
+
+    /// What the broker was started with.
+    #[must_use]
+    pub fn broker_config(&self) -> &BrokerConfig {
+        &self.broker
+    }
+
+    /// The image.
+    #[must_use]
+    pub fn image(&self) -> &MetadataImage {
+        &self.image
+    }
+
+    /// A topic's settings; `None` for a topic that the image does not have.
+    #[must_use]
+    pub fn settings(&self, topic: TopicId) -> Option<&TopicSettings> {
+        self.settings.get(&topic)
+    }
+
+    /// Applies a committed command. An index that is not above the applied one changes nothing.
+    pub fn apply(&mut self, index: u64, command: &MetadataCommand) -> Vec<MetadataChange> {
+        let changes = self.image.apply(index, command).changes;
+        for change in &changes {
+            match change {
+                MetadataChange::TopicCreated { topic_id }
+                | MetadataChange::TopicConfigChanged { topic_id } => {
+                    let topic = self.image.topic(*topic_id).expect("the change names its topic");
+                    self.settings.insert(*topic_id, resolve(topic, &self.broker));
+                }
+                MetadataChange::TopicDeleted { topic } => {
+                    self.settings.remove(&topic.id);
+                }
+                MetadataChange::BrokerRegistered { .. }
+                | MetadataChange::PartitionsCreated { .. }
+                | MetadataChange::PartitionChanged { .. } => {}
+            }
+        }
+        changes
+    }
+}
+
+/// Settings of a topic. Overrides were checked before they were committed; should an older release have
+/// written one that this one does not know, it is left out and said so.
+fn resolve(topic: &Topic, broker: &BrokerConfig) -> TopicSettings {
+    let mut overrides = topic.configs.clone();
+    loop {
+        match TopicSettings::resolve(&overrides, broker) {
+            Ok(settings) => return settings,
+            Err(error) => {
+                tracing::warn!(topic = topic.name, %error, "a topic's override is left out");
+                let left_out = overrides.remove(error.key()).is_some();
+                assert!(left_out || !overrides.is_empty(), "defaults resolve: {error}");
+                if !left_out {
+                    overrides = BTreeMap::new();
+                }
+            }
+        }
+    }
+}

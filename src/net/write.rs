@@ -1,0 +1,207 @@
+//! Responses gathered into as few `sendmsg` calls as possible, without copying their bytes.
+
+use std::io;
+use std::os::fd::RawFd;
+
+use bytes::Bytes;
+
+use super::budget::Reservation;
+use super::response_queue::Answer;
+
+/// Slices handed to one `sendmsg`. The kernel's bound is 1,024.
+const SLICES_MAX: usize = 256;
+/// Bytes after which a batch takes no further response.
+const BATCH_BYTES: usize = 1 << 20;
+
+const LENGTH_BYTES: usize = 4;
+
+/// Responses on their way out, and how far they got. Reused from batch to batch.
+#[derive(Debug, Default)]
+pub(super) struct WriteBatch {
+    parts: Vec<Part>,
+    /// First part with unwritten bytes, and how many of its bytes are written.
+    next: usize,
+    offset: usize,
+    bytes: usize,
+    responses: usize,
+    guards: Vec<Reservation>,
+}
+
+#[derive(Debug)]
+enum Part {
+    Length([u8; LENGTH_BYTES]),
+    Chunk(Bytes),
+}
+
+impl Part {
+    fn as_slice(&self) -> &[u8] {
+        match self {
+            Self::Length(bytes) => bytes,
+            Self::Chunk(bytes) => bytes,
+        }
+    }
+}
+
+impl WriteBatch {
+    /// Adds a response and the guards that live until the batch is written.
+    pub(super) fn push(&mut self, answer: Answer) {
+        let Answer { response, request } = answer;
+        let length = response.bytes();
+        let prefix = i32::try_from(length).expect("handlers bound a response far below 2 GiB");
+        self.parts.push(Part::Length(prefix.to_be_bytes()));
+        let chunks = response.chunks.into_iter().filter(|chunk| !chunk.is_empty());
+        self.parts.extend(chunks.map(Part::Chunk));
+        self.guards.push(request);
+        self.guards.extend(response.reservation);
+        self.bytes += LENGTH_BYTES + length;
+        self.responses += 1;
+    }
+
+    /// Whether it should leave before it takes another response.
+    pub(super) fn is_full(&self) -> bool {
+        self.bytes >= BATCH_BYTES || self.parts.len() >= SLICES_MAX
+    }
+
+    /// Responses in it.
+    pub(super) fn responses(&self) -> usize {
+        self.responses
+    }
+
+    /// Whether all of it is written.
+    pub(super) fn is_written(&self) -> bool {
+        self.next == self.parts.len()
+    }
+
+    /// The first slice with unwritten bytes.
+    pub(super) fn first_unwritten(&self) -> &[u8] {
+        self.parts.get(self.next).map_or(&[], |part| &part.as_slice()[self.offset..])
+    }
+
+    /// Notes that the next `bytes` are written; their memory is let go chunk by chunk.
+    pub(super) fn advance(&mut self, mut bytes: usize) {
+        while bytes > 0 {
+            let left = self.first_unwritten().len();
+            assert!(left > 0, "more bytes were written than were there");
+            if bytes < left {
+                self.offset += bytes;
+                return;
+            }
+            bytes -= left;
+            self.parts[self.next] = Part::Length([0; LENGTH_BYTES]);
+            self.next += 1;
+            self.offset = 0;
+        }
+    }
+
+    /// Empties it for the next responses: the guards end here.
+    pub(super) fn clear(&mut self) {
+        self.parts.clear();
+        self.guards.clear();
+        (self.next, self.offset, self.bytes, self.responses) = (0, 0, 0, 0);
+    }
+
+    /// Hands as much to the socket as it takes now.
+    ///
+    /// # Errors
+    /// `WouldBlock` when its buffer is full; anything else is the end of the connection.
+    pub(super) fn send(&self, socket: RawFd) -> io::Result<usize> {
+        let nothing = libc::iovec { iov_base: std::ptr::null_mut(), iov_len: 0 };
+        let mut slices = [nothing; SLICES_MAX];
+        let mut used = 0;
+        let mut offset = self.offset;
+        for (slot, part) in slices.iter_mut().zip(&self.parts[self.next..]) {
+            let slice = &part.as_slice()[offset..];
+            *slot =
+                libc::iovec { iov_base: slice.as_ptr().cast_mut().cast(), iov_len: slice.len() };
+            offset = 0;
+            used += 1;
+        }
+        // SAFETY: all-zero is a valid `msghdr`: null pointers with zero lengths.
+        let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
+        message.msg_iov = slices.as_mut_ptr();
+        message.msg_iovlen = used as _;
+        let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
+        loop {
+            // SAFETY: `message` points at `used` slices of memory that `self` keeps alive and that the
+            // call only reads.
+            let sent = unsafe { libc::sendmsg(socket, &raw const message, flags) };
+            if let Ok(sent) = usize::try_from(sent) {
+                return Ok(sent);
+            }
+            let error = io::Error::last_os_error();
+            if error.kind() != io::ErrorKind::Interrupted {
+                return Err(error);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+    use std::os::fd::AsRawFd;
+    use std::os::unix::net::UnixStream;
+
+    use super::*;
+    use crate::net::budget::Budget;
+    use crate::net::dispatch::Response;
+
+    fn answer(budget: &Budget, chunks: &[&'static [u8]]) -> Answer {
+        let chunks = chunks.iter().map(|chunk| Bytes::from_static(chunk)).collect();
+        Answer { response: Response::new(chunks), request: budget.try_reserve(1).unwrap() }
+    }
+
+    #[test]
+    fn responses_leave_in_one_call_each_behind_its_length() {
+        let budget = Budget::new(100);
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        let mut batch = WriteBatch::default();
+        batch.push(answer(&budget, &[b"ab", b"", b"c"]));
+        batch.push(answer(&budget, &[]));
+        batch.push(answer(&budget, &[b"d"]));
+        assert_eq!(batch.send(ours.as_raw_fd()).unwrap(), 16);
+        batch.advance(16);
+        assert!(batch.is_written());
+        assert_eq!(budget.reserved(), 3, "the guards live until the batch is cleared");
+        batch.clear();
+        assert_eq!(budget.reserved(), 0);
+        drop(ours);
+        let mut got = Vec::new();
+        theirs.read_to_end(&mut got).unwrap();
+        assert_eq!(got, b"\0\0\0\x03abc\0\0\0\0\0\0\0\x01d");
+    }
+
+    #[test]
+    fn writing_goes_on_where_it_stopped() {
+        let budget = Budget::new(100);
+        let mut batch = WriteBatch::default();
+        batch.push(answer(&budget, &[b"abc", b"de"]));
+        let mut got = Vec::new();
+        while !batch.is_written() {
+            let step = batch.first_unwritten().len().min(2);
+            got.extend_from_slice(&batch.first_unwritten()[..step]);
+            batch.advance(step);
+        }
+        assert_eq!(got, b"\0\0\0\x05abcde");
+    }
+
+    #[test]
+    fn a_batch_of_more_slices_than_one_call_takes_is_sent_in_parts() {
+        let budget = Budget::new(1000);
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        let mut batch = WriteBatch::default();
+        batch.push(answer(&budget, &[&b"x"[..]; 2 * SLICES_MAX]));
+        assert!(batch.is_full());
+        let mut calls = 0;
+        while !batch.is_written() {
+            let sent = batch.send(ours.as_raw_fd()).unwrap();
+            batch.advance(sent);
+            calls += 1;
+        }
+        assert_eq!(calls, 3);
+        drop(ours);
+        let mut got = Vec::new();
+        theirs.read_to_end(&mut got).unwrap();
+        assert_eq!(got.len(), LENGTH_BYTES + 2 * SLICES_MAX);
+    }
+}

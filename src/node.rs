@@ -1,0 +1,274 @@
+//! A node from its configuration to its orderly stop.
+//!
+//! Order: the claim on directory and address, the control plane (which registers this incarnation and so
+//! raises the leader epochs), recovery of what the metadata names, the shards, and only then clients.
+
+use std::fmt::Display;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use chronik_shards::format::wal::BLOCK_BYTES;
+use chronik_shards::io::inbox::InboxSender;
+use chronik_shards::io::{process, wal_files};
+use chronik_shards::machine::metadata::MetadataImage;
+use chronik_shards::machine::shard::ShardLimits;
+use chronik_shards::machine::topic_config::{BrokerConfig, ConfigLimits};
+use chronik_shards::model::{NodeId, ShardId, TimestampMs};
+use chronik_shards::shard::{self, NodeHandle, NodeSpec, ShardPlan, StartError};
+use chronik_shards::store::SegmentStore;
+use chronik_shards::store::disk::StdDisk;
+use chronik_shards::store::paths;
+use chronik_shards::store::recovery::{Recovered, RecoveryError, RecoveryInput, recover_in_phases};
+
+use crate::boot::{self, BootError, Claim};
+use crate::config::{NodeConfig, PinPolicy};
+use crate::control::{
+    self, CompactionPolicy, ControlConfig, ControlError, ControlStart, ControlStartError,
+    ControlThread, random_bytes,
+};
+use crate::front::{self, FrontPlan, STOP_GRACE, Serve, ShardEvent};
+use crate::metadata_view::MetadataView;
+use crate::net::listener::{BoundListener, ConnectionCounts};
+
+/// Why a node does not start. One line that says what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum NodeError {
+    /// Something is in the way.
+    #[error(transparent)]
+    Boot(#[from] BootError),
+    /// The control plane.
+    #[error(transparent)]
+    Control(#[from] ControlStartError),
+    /// The data.
+    #[error(transparent)]
+    Recovery(#[from] RecoveryError),
+    /// The shards.
+    #[error(transparent)]
+    Shards(#[from] StartError),
+    /// The shards' subscription to the metadata.
+    #[error("metadata: {0}")]
+    Metadata(#[from] ControlError),
+    /// The operating system.
+    #[error("{what}: {error}")]
+    System {
+        /// What was tried.
+        what: &'static str,
+        /// What it said.
+        error: std::io::Error,
+    },
+}
+
+/// Bounds of a configuration that follow from the shards' limits.
+#[must_use]
+pub fn config_limits(limits: &ShardLimits) -> ConfigLimits {
+    // A commit never spans files, and its header takes less than a block.
+    let message_bytes = limits.wal_file_bytes.saturating_sub(2 * BLOCK_BYTES);
+    ConfigLimits { message_bytes_max: usize::try_from(message_bytes).unwrap_or(usize::MAX) }
+}
+
+/// A node that serves clients.
+pub struct Node {
+    shards: NodeHandle<ShardEvent>,
+    control: ControlThread,
+    // Given up last: while it is held, no other server touches the directory.
+    _claim: Claim,
+}
+
+impl Node {
+    /// Starts a node; returns when it serves clients.
+    ///
+    /// # Errors
+    /// [`NodeError`]: nothing runs then.
+    pub fn start(config: &NodeConfig) -> Result<Self, NodeError> {
+        let mut laps = Laps::begin();
+        let claim = boot::claim(config)?;
+        let listener = BoundListener::bind(config.bind)
+            .map_err(|source| BootError::Address { address: config.bind, source })?;
+        laps.done("directory and address claimed");
+        let control = start_control(config)?;
+        laps.done("metadata open");
+        let broker = Arc::new(config.broker.clone());
+        let limits = ShardLimits {
+            retention_interval_ms: broker.settings().retention_interval_ms,
+            ..ShardLimits::default()
+        };
+        wal_files::await_writers(&paths::shards_dir(&config.data_dir))
+            .map_err(|error| NodeError::System { what: "the WAL", error })?;
+        let recovered =
+            recover_data(config, Arc::clone(&broker), control.image.clone(), &limits, &mut laps)?;
+        for line in &recovered.report {
+            tracing::info!("recovery: {line}");
+        }
+        // What was read of the WALs is in segments now.
+        process::give_memory_back();
+        let counts = ConnectionCounts::new(config.shards);
+        let seed = random_bytes().map_err(|error| NodeError::System { what: "random", error })?;
+        let plan = FrontPlan {
+            node_id: config.node_id,
+            cluster_id: claim.identity.cluster_id.clone(),
+            broker_epoch: control.broker_epoch,
+            broker,
+            image: Arc::new(control.image.clone()),
+            control: control.handle.clone(),
+            counts,
+            data_dir: config.data_dir.clone(),
+            session_seed: u32::from_le_bytes([seed[0], seed[1], seed[2], seed[3]]),
+        };
+        let spec = node_spec(config, limits, recovered)?;
+        let shards = shard::start(spec, move |handle| front::build(plan, handle))?;
+        laps.done("shards started");
+        let node = Self { shards, control: control.thread, _claim: claim };
+        let inboxes = node.shards.control();
+        for inbox in &inboxes {
+            subscribe(&control.handle, control.image.applied(), inbox)?;
+        }
+        serve(inboxes, listener);
+        tracing::info!(
+            address = %config.bind,
+            advertised = %config.advertised,
+            shards = config.shards,
+            millis = laps.begun.elapsed().as_millis(),
+            "chronik serves Kafka clients"
+        );
+        Ok(node)
+    }
+
+    /// Stops in order: no new requests, those under way answered, everything in segments, threads ended.
+    pub fn stop(self) {
+        self.shards.stop(STOP_GRACE);
+        self.control.stop();
+        tracing::info!("chronik has stopped");
+    }
+}
+
+/// Says how long each part of a start took.
+struct Laps {
+    begun: Instant,
+    last: Instant,
+}
+
+impl Laps {
+    fn begin() -> Self {
+        let begun = Instant::now();
+        Self { begun, last: begun }
+    }
+
+    fn done(&mut self, what: impl Display) {
+        let now = Instant::now();
+        let millis = now.duration_since(self.last).as_millis();
+        tracing::info!(millis, "start: {what}");
+        self.last = now;
+    }
+}
+
+fn start_control(config: &NodeConfig) -> Result<ControlStart, ControlStartError> {
+    control::start(ControlConfig {
+        directory: config.data_dir.join("raft"),
+        node_id: config.node_id,
+        shards: config.shards,
+        advertised_host: config.advertised.host.clone(),
+        advertised_port: config.advertised.port,
+        compaction: CompactionPolicy::default(),
+        accept_data_loss: config.accept_data_loss,
+    })
+}
+
+/// Brings every partition of this node to where its acknowledged records end.
+fn recover_data(
+    config: &NodeConfig,
+    broker: Arc<BrokerConfig>,
+    image: MetadataImage,
+    limits: &ShardLimits,
+    laps: &mut Laps,
+) -> Result<Recovered, RecoveryError> {
+    let deleted_topics = image.deleted_topics().collect();
+    let partitions = replicas_here(config.node_id, broker, image);
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis());
+    recover_in_phases(
+        &StdDisk,
+        &RecoveryInput {
+            data: config.data_dir.clone(),
+            partitions,
+            deleted_topics,
+            shards: config.shards,
+            accept_data_loss: config.accept_data_loss,
+            wal_file_bytes: limits.wal_file_bytes,
+            now: TimestampMs(i64::try_from(now).unwrap_or(i64::MAX)),
+        },
+        &mut |phase| laps.done(phase),
+    )
+}
+
+/// Every partition that this node has a replica of, with its topic's name and configuration.
+fn replicas_here(
+    node_id: NodeId,
+    broker: Arc<BrokerConfig>,
+    image: MetadataImage,
+) -> Vec<(chronik_shards::model::ReplicaKey, String, chronik_shards::machine::input::PartitionConfig)>
+{
+    let view = MetadataView::new(node_id, broker, image);
+    let mut found = Vec::with_capacity(view.image().partition_count());
+    for topic in view.image().topics() {
+        let settings = view.settings(topic.id).expect("every topic has settings");
+        for (key, partition) in topic.replicas() {
+            if partition.replicas.contains(&node_id) {
+                found.push((key, topic.name.clone(), settings.partition.clone()));
+            }
+        }
+    }
+    found
+}
+
+fn node_spec(
+    config: &NodeConfig,
+    limits: ShardLimits,
+    recovered: Recovered,
+) -> Result<NodeSpec, NodeError> {
+    let cpus = process::cpus().map_err(|error| NodeError::System { what: "usable CPUs", error })?;
+    let open_files = open_files_per_shard(config.shards);
+    let plans = (0..config.shards)
+        .zip(recovered.wal)
+        .zip(recovered.logs)
+        .map(|((shard, wal), logs)| {
+            let data: PathBuf = config.data_dir.clone();
+            let store = SegmentStore::new(StdDisk, data, ShardId(shard), logs, open_files);
+            let cpu = match config.pin {
+                PinPolicy::OnePerCpu => cpus.get(usize::from(shard)).copied(),
+                PinPolicy::Unpinned => None,
+            };
+            ShardPlan { cpu, limits, ..ShardPlan::new(wal, Box::new(store)) }
+        })
+        .collect();
+    Ok(NodeSpec::new(config.data_dir.clone(), plans, recovered.partitions))
+}
+
+/// A quarter of the descriptors are for segments that are written.
+fn open_files_per_shard(shards: u16) -> usize {
+    let limit = usize::try_from(process::raise_open_files()).unwrap_or(usize::MAX);
+    (limit / 4 / usize::from(shards)).clamp(8, 1024)
+}
+
+/// Has the control thread tell a shard what is committed after `applied`.
+fn subscribe(
+    control: &control::ControlHandle,
+    applied: u64,
+    inbox: &InboxSender<ShardEvent>,
+) -> Result<(), ControlError> {
+    let inbox = inbox.clone();
+    let sink = move |committed| {
+        // A shard that has ended needs to know nothing more.
+        drop(inbox.send(ShardEvent::Committed(committed)));
+    };
+    control.subscribe(applied, Box::new(sink))
+}
+
+/// Lets clients in; the first shard accepts.
+fn serve(inboxes: Vec<InboxSender<ShardEvent>>, listener: BoundListener) {
+    let inboxes: Arc<[_]> = inboxes.into();
+    let mut listener = Some(listener);
+    for inbox in inboxes.iter() {
+        let serve = Serve { inboxes: Arc::clone(&inboxes), listener: listener.take() };
+        drop(inbox.send(ShardEvent::Serve(serve)));
+    }
+}

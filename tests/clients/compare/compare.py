@@ -1,0 +1,56 @@
+"""Sends every probe to Kafka and to Chronik; their answers must not differ unintended.
+
+Usage: compare.py KAFKA CHRONIK, each host:port. Only what a program may act on is compared: codes and fields, no prose.
+"""
+
+import os
+import re
+import sys
+
+from client import Client
+from intended import CLOSED, INTENDED
+from probes import NOW, PROBES
+from wire import Closed
+
+
+def main():
+    kafka, chronik = (Client(address, f"compare-{NOW:x}-{at}") for at, address in enumerate(sys.argv[1:3]))
+    only = re.compile(os.environ.get("CHECKS", ""))
+    passed = failed = 0
+    for name, run in PROBES.items():
+        if not only.search(name):
+            continue
+        expected, got = answer(kafka, run), answer(chronik, run)
+        problem = None
+        reason = ""
+        if name in INTENDED:
+            wanted, reason = INTENDED[name]
+            if expected == got:
+                problem = f"is listed as different ({reason}) and is not: {got}"
+            elif got != wanted:
+                problem = f"is {got}, not {wanted} ({reason}); Kafka: {expected}"
+        elif expected != got:
+            problem = f"is {got}; Kafka: {expected}"
+        elif "no comparable answer" in str(got):
+            problem = got
+        if problem is None:
+            passed += 1
+            print(f"ok {name}{reason and f' (differs: {reason})'}", flush=True)
+        else:
+            failed += 1
+            print(f"FAIL {name} {problem}", flush=True)
+    print(f"{passed} passed, {failed} failed")
+    return 0 if failed == 0 and passed > 0 else 1
+
+
+def answer(client, run):
+    try:
+        return run(client)
+    except Closed:
+        return CLOSED
+    except (AssertionError, OSError, ValueError, IndexError) as error:
+        return f"no comparable answer: {error!r}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,169 @@
+//! What clients were told, and whether what they read agrees with it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use chronik_shards::model::{Offset, ReplicaKey};
+
+/// Identity of a batch: its records carry it.
+pub type BatchId = u64;
+
+/// A batch as a client sees it in a log.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Seen {
+    /// Offset of its first record.
+    pub base_offset: Offset,
+    /// Which batch.
+    pub id: BatchId,
+    /// How many records.
+    pub count: i64,
+}
+
+/// What the model knows of a partition.
+#[derive(Debug, Default)]
+pub struct Partition {
+    /// Acknowledged, by base offset.
+    acked: BTreeMap<Offset, (BatchId, i64)>,
+    /// Read by a consumer or acknowledged, by base offset: never another batch from then on.
+    fixed: BTreeMap<Offset, BatchId>,
+    /// Batches of idempotent producers.
+    idempotent: BTreeSet<BatchId>,
+    /// Everything ever sent, with its number of records.
+    sent: BTreeMap<BatchId, i64>,
+    /// Highest log start that anybody may have caused or seen.
+    log_start: Offset,
+    /// Highest high watermark that a client was told since the last crash.
+    high_watermark: Offset,
+}
+
+/// What clients were told of all partitions.
+#[derive(Debug, Default)]
+pub struct Model {
+    partitions: BTreeMap<ReplicaKey, Partition>,
+}
+
+/// A promise that was broken.
+pub type Breach = String;
+
+impl Model {
+    /// A new partition.
+    pub fn open(&mut self, key: ReplicaKey) {
+        self.partitions.entry(key).or_default();
+    }
+
+    /// The partition is deleted.
+    pub fn close(&mut self, key: ReplicaKey) {
+        self.partitions.remove(&key);
+    }
+
+    /// A batch is on its way.
+    pub fn sent(&mut self, key: ReplicaKey, id: BatchId, count: i64, is_idempotent: bool) {
+        let Some(partition) = self.partitions.get_mut(&key) else { return };
+        partition.sent.insert(id, count);
+        if is_idempotent {
+            partition.idempotent.insert(id);
+        }
+    }
+
+    /// A batch was acknowledged.
+    pub fn acked(&mut self, key: ReplicaKey, base: Offset, id: BatchId) -> Result<(), Breach> {
+        let Some(partition) = self.partitions.get_mut(&key) else { return Ok(()) };
+        let count = partition.sent[&id];
+        if let Some((other, _)) = partition.acked.insert(base, (id, count))
+            && other != id
+        {
+            return Err(format!("{key}: {base} acknowledged for batch {other} and for {id}"));
+        }
+        fix(partition, key, base, id)
+    }
+
+    /// A client was told where the log starts: records below may be gone.
+    pub fn log_start(&mut self, key: ReplicaKey, log_start: Offset) -> Result<(), Breach> {
+        let Some(partition) = self.partitions.get_mut(&key) else { return Ok(()) };
+        if log_start < partition.log_start {
+            return Err(format!(
+                "{key}: log start fell from {} to {log_start}",
+                partition.log_start
+            ));
+        }
+        partition.log_start = log_start;
+        Ok(())
+    }
+
+    /// A client was told the high watermark.
+    pub fn high_watermark(&mut self, key: ReplicaKey, told: Offset) -> Result<(), Breach> {
+        let Some(partition) = self.partitions.get_mut(&key) else { return Ok(()) };
+        if told < partition.high_watermark {
+            let before = partition.high_watermark;
+            return Err(format!("{key}: high watermark fell from {before} to {told}"));
+        }
+        partition.high_watermark = told;
+        Ok(())
+    }
+
+    /// A client read a batch.
+    pub fn read(&mut self, key: ReplicaKey, seen: &Seen) -> Result<(), Breach> {
+        let Some(partition) = self.partitions.get_mut(&key) else { return Ok(()) };
+        match partition.sent.get(&seen.id) {
+            Some(count) if *count == seen.count => {}
+            other => return Err(format!("{key}: {seen:?} was sent as {other:?}")),
+        }
+        fix(partition, key, seen.base_offset, seen.id)
+    }
+
+    /// The whole of a partition was read from its log start to its high watermark.
+    pub fn read_all(
+        &mut self,
+        key: ReplicaKey,
+        log_start: Offset,
+        high_watermark: Offset,
+        log: &[Seen],
+    ) -> Result<(), Breach> {
+        self.log_start(key, log_start)?;
+        self.high_watermark(key, high_watermark)?;
+        for seen in log {
+            self.read(key, seen)?;
+        }
+        let Some(partition) = self.partitions.get(&key) else { return Ok(()) };
+        let mut due = log.first().map_or(high_watermark, |seen| seen.base_offset.min(log_start));
+        for seen in log {
+            if seen.base_offset != due && due >= log_start {
+                return Err(format!("{key}: {seen:?} follows {due}"));
+            }
+            due = seen.base_offset.plus(seen.count);
+        }
+        if due != high_watermark && !log.is_empty() {
+            return Err(format!("{key}: ends at {due} below its high watermark {high_watermark}"));
+        }
+        let by_offset: BTreeMap<Offset, BatchId> =
+            log.iter().map(|seen| (seen.base_offset, seen.id)).collect();
+        for (base, (id, count)) in &partition.acked {
+            let is_deleted = base.plus(*count) <= log_start;
+            if !is_deleted && by_offset.get(base) != Some(id) {
+                let found = by_offset.get(base);
+                return Err(format!("{key}: acknowledged batch {id} at {base} is {found:?}"));
+            }
+        }
+        let mut ids = BTreeSet::new();
+        for seen in log.iter().filter(|seen| partition.idempotent.contains(&seen.id)) {
+            if !ids.insert(seen.id) {
+                return Err(format!("{key}: idempotent batch {} is there twice", seen.id));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// From now on the offset holds this batch.
+fn fix(
+    partition: &mut Partition,
+    key: ReplicaKey,
+    base: Offset,
+    id: BatchId,
+) -> Result<(), Breach> {
+    match partition.fixed.insert(base, id) {
+        Some(other) if other != id => {
+            Err(format!("{key}: {base} held batch {other} and holds {id} now"))
+        }
+        Some(_) | None => Ok(()),
+    }
+}

@@ -1,0 +1,256 @@
+//! What clients do and are told: producers that ask again, consumers that check what they read.
+
+use super::*;
+
+impl World {
+    pub(super) fn add_producer(&mut self) {
+        let keys: Vec<ReplicaKey> = self.known.keys().copied().collect();
+        let key = keys[self.rng.place(keys.len())];
+        let id = if self.rng.one_in(3) {
+            ProducerId::NONE
+        } else {
+            self.next_producer += 1;
+            ProducerId(self.next_producer)
+        };
+        self.producers.push(Producer {
+            key,
+            id,
+            next_sequence: 0,
+            unacked: None,
+            is_waiting: false,
+            last: None,
+        });
+    }
+
+    pub(super) fn produce(&mut self) -> Result<(), Breach> {
+        let index = self.rng.place(self.producers.len());
+        if self.producers[index].is_waiting {
+            return Ok(());
+        }
+        let repeats = self.producers[index].last.clone().filter(|_| {
+            self.producers[index].id != ProducerId::NONE && self.producers[index].unacked.is_none()
+        });
+        let repeats = repeats.filter(|_| self.rng.one_in(6));
+        let (batch, id, expected) = match repeats {
+            Some((batch, id, base)) => (batch, id, Some(base)),
+            None => {
+                let (batch, id) = self.next_of(index);
+                (batch, id, None)
+            }
+        };
+        let key = self.producers[index].key;
+        let is_idempotent = self.producers[index].id != ProducerId::NONE;
+        // An idempotent producer has to know what became of each batch.
+        let acks = match self.rng.below(4) {
+            0 if !is_idempotent => Acks::None,
+            1 => Acks::Leader,
+            _ => Acks::All,
+        };
+        self.trace(|| format!("produce {key} batch {id} {acks:?}"));
+        let token = self.token();
+        let now = self.now();
+        let deadline = now.monotonic.plus_millis(1 + self.rng.below(4000));
+        let partitions = vec![ProducePartition { key, batch }];
+        let input = ProduceInput { token, acks, deadline, partitions };
+        let owner = self.node.owner(key);
+        if acks != Acks::None {
+            let awaited = Awaited::Batch { producer: index, key, id, repeats: expected };
+            self.awaited.insert((owner, token), awaited);
+            self.producers[index].is_waiting = true;
+        }
+        let mut effects = Vec::new();
+        self.node.act(owner, &mut effects, |machine, out| machine.produce(now, input, out));
+        self.take(effects)
+    }
+
+    /// The batch to send: the one that is not acknowledged yet, or a new one.
+    pub(super) fn next_of(&mut self, index: usize) -> (ProducedBatch, BatchId) {
+        let producer = &self.producers[index];
+        if let Some(unacked) = &producer.unacked {
+            return unacked.clone();
+        }
+        let (key, producer_id, sequence) = (producer.key, producer.id, producer.next_sequence);
+        let id = self.next_batch;
+        self.next_batch += 1;
+        let count = 1 + self.rng.below(5) as i32;
+        let bytes = [10, 200, 2000, 9000][self.rng.place(4)];
+        let mut builder = BatchBuilder::new(Codec::None);
+        let is_idempotent = producer_id != ProducerId::NONE;
+        if is_idempotent {
+            builder = builder.idempotent(producer_id, ProducerEpoch(0), sequence);
+            self.producers[index].next_sequence += count;
+        }
+        for _ in 0..count {
+            let mut value = vec![0; 8 + bytes / count as usize];
+            value[..8].copy_from_slice(&id.to_be_bytes());
+            let time = TimestampMs(self.now().wall.0);
+            builder = builder.record(time, None, Some(&value));
+        }
+        let batch = builder.build();
+        self.model.sent(key, id, i64::from(count), is_idempotent);
+        if is_idempotent {
+            self.producers[index].unacked = Some((batch.clone(), id));
+        }
+        (batch, id)
+    }
+
+    pub(super) fn answered(
+        &mut self,
+        index: usize,
+        key: ReplicaKey,
+        id: BatchId,
+        repeats: Option<Offset>,
+        outcomes: &[ProduceOutcome],
+    ) -> Result<(), Breach> {
+        let producer = &mut self.producers[index];
+        producer.is_waiting = false;
+        match &outcomes[0].result {
+            Ok(appended) => {
+                if let Some(original) = repeats {
+                    if original != appended.base_offset {
+                        let now = appended.base_offset;
+                        return Err(format!("{key}: batch {id} was at {original}, is at {now}"));
+                    }
+                    self.note(Event::Duplicate);
+                    return Ok(());
+                }
+                if let Some((batch, sent)) = producer.unacked.take() {
+                    assert_eq!(sent, id, "one batch at a time");
+                    producer.last = Some((batch, id, appended.base_offset));
+                }
+                self.model.acked(key, appended.base_offset, id)?;
+                self.note(Event::Acked);
+            }
+            Err(ProduceError::TimedOut) => self.note(Event::TimedOut),
+            Err(ProduceError::StorageFull) => self.note(Event::StorageFull),
+            Err(ProduceError::UnknownPartition(_)) if !self.known.contains_key(&key) => {}
+            Err(ProduceError::Stopping) => {}
+            Err(error) => return Err(format!("{key}: batch {id}: {error}")),
+        }
+        Ok(())
+    }
+
+    pub(super) fn any_key(&mut self) -> ReplicaKey {
+        let keys: Vec<ReplicaKey> = self.known.keys().copied().collect();
+        keys[self.rng.place(keys.len())]
+    }
+
+    pub(super) fn fetch(&mut self) -> Result<(), Breach> {
+        let key = self.any_key();
+        let owner = self.node.owner(key);
+        let Some(info) = self.node.shards[owner].machine.info(key) else {
+            return Err(format!("{key} is not open"));
+        };
+        let span = info.high_watermark.since(info.log_start_offset) as u64;
+        let offset = info.log_start_offset.plus(self.rng.below(span + 1) as i64);
+        let max_bytes = [1, 1000, 20_000][self.rng.place(3)];
+        let fetched = self.node.fetch(key, offset, max_bytes);
+        let (log_start, high_watermark, batches) =
+            fetched.map_err(|error| format!("{key} at {offset}: {error}"))?;
+        self.trace(|| format!("fetch {key} {offset}: {} batches", batches.len()));
+        self.model.log_start(key, log_start)?;
+        self.model.high_watermark(key, high_watermark)?;
+        if offset < high_watermark && batches.is_empty() {
+            return Err(format!("{key}: nothing at {offset} below {high_watermark}"));
+        }
+        for batch in &batches {
+            if batch.end_offset() > high_watermark {
+                return Err(format!("{key}: {:?} is beyond {high_watermark}", batch.header));
+            }
+            self.model.read(key, &seen(batch)?)?;
+        }
+        self.note(Event::Fetched);
+        Ok(())
+    }
+
+    pub(super) fn wait(&mut self) -> Result<(), Breach> {
+        let key = self.any_key();
+        let owner = self.node.owner(key);
+        let Some(info) = self.node.shards[owner].machine.info(key) else { return Ok(()) };
+        let (token, now) = (self.token(), self.now());
+        let wait = FetchWait {
+            token,
+            deadline: now.monotonic.plus_millis(self.rng.below(2000)),
+            min_bytes: 1 + self.rng.below(5000) as usize,
+            partitions: vec![(key, info.high_watermark)],
+        };
+        self.awaited.insert((owner, token), Awaited::Wait);
+        let mut effects = Vec::new();
+        self.node.act(owner, &mut effects, |machine, out| machine.wait_fetch(now, wait, out));
+        self.take(effects)
+    }
+
+    pub(super) fn delete_records(&mut self) -> Result<(), Breach> {
+        let key = self.any_key();
+        let owner = self.node.owner(key);
+        let Some(info) = self.node.shards[owner].machine.info(key) else { return Ok(()) };
+        let span = info.high_watermark.since(info.log_start_offset) as u64;
+        let before = info.log_start_offset.plus(self.rng.below(span / 3 + 1) as i64);
+        self.trace(|| format!("delete {key} before {before}"));
+        let (token, now) = (self.token(), self.now());
+        self.awaited.insert((owner, token), Awaited::Deletion { key });
+        let mut effects = Vec::new();
+        let asked = self.node.act(owner, &mut effects, |machine, out| {
+            machine.delete_records(now, token, key, Some(before), out)
+        });
+        asked.map_err(|error| format!("{key} before {before}: {error}"))?;
+        self.take(effects)
+    }
+
+    /// Reads every partition from its first record to its high watermark.
+    pub(super) fn read_everything(&mut self) -> Result<(), Breach> {
+        for key in self.known.keys().copied().collect::<Vec<_>>() {
+            let (log_start, high_watermark, log) = whole(&mut self.node, key)?;
+            self.model.read_all(key, log_start, high_watermark, &log)?;
+        }
+        Ok(())
+    }
+}
+
+/// The whole of a partition as a consumer reads it, fetch by fetch.
+pub(super) fn whole(
+    node: &mut Node,
+    key: ReplicaKey,
+) -> Result<(Offset, Offset, Vec<Seen>), Breach> {
+    let owner = node.owner(key);
+    let info = node.shards[owner].machine.info(key);
+    let info = info.ok_or_else(|| format!("{key} is not open"))?;
+    let mut at = info.log_start_offset;
+    let mut log: Vec<Seen> = Vec::new();
+    while at < info.high_watermark {
+        let fetched = node.fetch(key, at, 10_000);
+        let (_, _, batches) =
+            fetched.map_err(|error: FetchError| format!("{key} at {at}: {error}"))?;
+        if batches.is_empty() {
+            return Err(format!("{key}: nothing at {at} below {}", info.high_watermark));
+        }
+        for batch in &batches {
+            let seen = seen(batch)?;
+            at = at.max(seen.base_offset.plus(seen.count));
+            if log.last().is_none_or(|last| last.base_offset < seen.base_offset) {
+                log.push(seen);
+            }
+        }
+    }
+    Ok((info.log_start_offset, info.high_watermark, log))
+}
+
+/// A batch as a client sees it: CRC checked, records read.
+fn seen(batch: &StoredBatch) -> Result<Seen, Breach> {
+    let stored = StoredBatch::from_log(batch.to_log()).map_err(|error| error.to_string())?;
+    let payload = stored.decompressed(1 << 20).map_err(|error| error.to_string())?;
+    let mut ids = BTreeSet::new();
+    let mut count = 0;
+    for record in Records::new(&stored.header, &payload) {
+        let record = record.map_err(|error| error.to_string())?;
+        let value = record.value.ok_or("a record without its value")?;
+        let id = value.first_chunk().ok_or("a record without its batch's number")?;
+        ids.insert(u64::from_be_bytes(*id));
+        count += 1;
+    }
+    let id = *ids.first().ok_or("an empty batch")?;
+    if ids.len() > 1 {
+        return Err(format!("batches {ids:?} are mixed"));
+    }
+    Ok(Seen { base_offset: stored.header.base_offset, id, count })
+}

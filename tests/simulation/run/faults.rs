@@ -1,0 +1,257 @@
+//! Administration, and what goes wrong: crashes, power loss, full disks, rot, and bugs put in on purpose.
+
+use super::clients::whole;
+use super::*;
+
+impl World {
+    pub(super) fn config(&mut self) -> PartitionConfig {
+        PartitionConfig {
+            segment_bytes: 4000 + self.rng.below(60_000),
+            retention_ms: None,
+            retention_bytes: self.rng.one_in(3).then(|| 20_000 + self.rng.below(100_000)),
+            ..PartitionConfig::default()
+        }
+    }
+
+    pub(super) fn create_topic(&mut self) {
+        if self.known.len() > 12 || self.next_topic == u8::MAX {
+            return;
+        }
+        let topic_id = TopicId([self.next_topic; 16]);
+        self.next_topic += 1;
+        let config = self.config();
+        for partition in 0..1 + self.rng.below(3) as i32 {
+            let key = ReplicaKey { topic_id, partition: PartitionIndex(partition) };
+            let known = Known { topic_name: topic_name(key), config: config.clone() };
+            let (now, epoch) = (self.now(), LeaderEpoch(self.epoch));
+            let mut effects = Vec::new();
+            self.node.open(now, key, &known, epoch, None, &mut effects);
+            assert!(effects.is_empty(), "opening asks nobody");
+            self.known.insert(key, known);
+            self.model.open(key);
+        }
+    }
+
+    pub(super) fn delete_topic(&mut self) -> Result<(), Breach> {
+        let key = self.any_key();
+        let topic: Vec<ReplicaKey> =
+            self.known.keys().copied().filter(|other| other.topic_id == key.topic_id).collect();
+        if topic.len() == self.known.len() {
+            return Ok(());
+        }
+        self.trace(|| format!("delete topic {}", key.topic_id));
+        self.deleted.insert(key.topic_id);
+        let now = self.now();
+        for key in topic {
+            self.known.remove(&key);
+            self.model.close(key);
+            let owner = self.node.owner(key);
+            let mut effects = Vec::new();
+            self.node
+                .act(owner, &mut effects, |machine, out| machine.close_partition(now, key, out));
+            self.take(effects)?;
+        }
+        self.note(Event::TopicDeleted);
+        self.replace_producers();
+        Ok(())
+    }
+
+    /// Producers of deleted partitions go elsewhere, as new ones.
+    pub(super) fn replace_producers(&mut self) {
+        for index in 0..self.producers.len() {
+            let producer = &self.producers[index];
+            if !self.known.contains_key(&producer.key) && !producer.is_waiting {
+                self.add_producer();
+                let last = self.producers.len() - 1;
+                self.producers.swap_remove(index);
+                debug_assert!(index < last);
+            }
+        }
+    }
+
+    pub(super) fn change_config(&mut self) -> Result<(), Breach> {
+        let key = self.any_key();
+        let config = self.config();
+        self.known.get_mut(&key).expect("it is known").config = config.clone();
+        let owner = self.node.owner(key);
+        let mut effects = Vec::new();
+        self.node.act(owner, &mut effects, |machine, out| {
+            machine.configure_partition(key, config, out);
+        });
+        self.take(effects)
+    }
+
+    // -- Faults -----------------------------------------------------------------------------------
+
+    pub(super) fn fill_disk(&mut self, is_full: bool) {
+        self.is_full = is_full;
+        let used: u64 = self.disk.files().values().map(|bytes| bytes.len() as u64).sum();
+        let room = self.rng.below(60_000);
+        self.disk.set_quota(is_full.then_some(used + room));
+        if is_full {
+            self.note(Event::DiskFull);
+        }
+    }
+
+    /// The process dies; what it wrote is in the page cache, and some of its writes are still done.
+    pub(super) fn kill(&mut self) -> Result<(), Breach> {
+        self.trace(|| "kill".to_owned());
+        self.note(Event::Killed);
+        self.restart(false)
+    }
+
+    pub(super) fn lose_power(&mut self) -> Result<(), Breach> {
+        self.trace(|| "power is lost".to_owned());
+        self.note(Event::PowerLost);
+        self.restart(true)
+    }
+
+    pub(super) fn restart(&mut self, loses_power: bool) -> Result<(), Breach> {
+        self.forget_clients();
+        let seed = self.rng.next();
+        if loses_power {
+            self.disk.crash(seed);
+        } else {
+            self.disk.end_process(seed);
+        }
+        if self.bug == Some(Bug::LastCommitIgnored) {
+            hide_last_commit(&self.disk);
+        }
+        // A machine that stays full does not start; somebody makes room.
+        self.fill_disk(false);
+        if self.rng.one_in(3) {
+            self.disk.fail_after(Some(self.rng.below(60)));
+            let shards = self.shard_count();
+            let has_started = self.start(shards).is_ok();
+            let seed = self.rng.next();
+            if has_started {
+                self.trace(|| "kill right after the start".to_owned());
+                self.disk.end_process(seed);
+            } else {
+                self.trace(|| "crash in recovery".to_owned());
+                self.note(Event::CrashedInRecovery);
+                self.disk.crash(seed);
+            }
+            self.disk.fail_after(None);
+        }
+        let shards = self.shard_count();
+        let node = self.start(shards).map_err(|error| format!("recovery: {error}"))?;
+        if node.shards.len() != self.node.shards.len() {
+            self.note(Event::OtherShardCount);
+        }
+        self.node = node;
+        self.trace(|| format!("started with {shards} shards"));
+        self.read_everything()
+    }
+
+    pub(super) fn shard_count(&mut self) -> u16 {
+        1 + self.rng.below(4) as u16
+    }
+
+    pub(super) fn start(&mut self, shards: u16) -> Result<Node, RecoveryError> {
+        self.epoch += 1;
+        let (now, epoch) = (self.now(), LeaderEpoch(self.epoch));
+        let mut effects = Vec::new();
+        let (known, deleted) = (&self.known, &self.deleted);
+        let node = Node::start(&self.disk, shards, known, deleted, epoch, now, &mut effects)?;
+        assert!(effects.is_empty(), "nobody has asked a new node");
+        Ok(node)
+    }
+
+    /// Connections are gone: whoever waits will never know.
+    pub(super) fn forget_clients(&mut self) {
+        self.awaited.clear();
+        for producer in &mut self.producers {
+            producer.is_waiting = false;
+        }
+        self.replace_producers();
+    }
+
+    pub(super) fn stop_in_order(&mut self) -> Result<(), Breach> {
+        self.trace(|| "orderly stop".to_owned());
+        self.fill_disk(false);
+        let (now, mut effects) = (self.now(), Vec::new());
+        for shard in 0..self.node.shards.len() {
+            self.node.act(shard, &mut effects, |machine, out| machine.stop(now, out));
+        }
+        self.take(effects)?;
+        self.settle()?;
+        for awaited in self.awaited.values() {
+            match awaited {
+                Awaited::Batch { id, .. } => return Err(format!("batch {id} has no answer")),
+                Awaited::Wait => return Err("a fetch has no answer".to_owned()),
+                // With a full disk the WAL does not take it any more; the connection just ends.
+                Awaited::Deletion { .. } => {}
+            }
+        }
+        self.note(Event::StoppedInOrder);
+        self.restart(false)
+    }
+
+    /// A bit of a WAL flips while the node is down, after it came to rest. Either recovery refuses, or
+    /// nothing is lost.
+    pub(super) fn rot(&mut self) -> Result<(), Breach> {
+        self.fill_disk(false);
+        // Everything that was acknowledged is followed by a seal, and most of it is in the WAL only.
+        for _ in 0..2 {
+            while !self.node.is_quiet() {
+                self.perform_one()?;
+            }
+            self.micros += 50_000;
+            self.tick()?;
+        }
+        let whole_disk = std::mem::replace(&mut self.disk, SimDisk::new());
+        self.disk = whole_disk.fork();
+        let files = node::wal_paths(&self.disk);
+        let (path, bytes) = &files[self.rng.place(files.len())];
+        let used = bytes.iter().rposition(|byte| *byte != 0).unwrap_or(0) as u64 + 1;
+        let (position, bit) = (self.rng.below(used), self.rng.below(8) as u32);
+        self.trace(|| format!("bit {bit} of {} at {position} flips", path.display()));
+        self.disk.flip_bit(path, position, bit);
+        let shards = self.shard_count();
+        match self.start(shards) {
+            Err(RecoveryError::Damaged(_)) => self.note(Event::DamageRefused),
+            Err(error) => return Err(format!("a flipped bit: {error}")),
+            Ok(mut node) => {
+                self.note(Event::DamageHarmless);
+                for key in self.known.keys().copied().collect::<Vec<_>>() {
+                    let (log_start, high_watermark, log) = whole(&mut node, key)?;
+                    self.model.read_all(key, log_start, high_watermark, &log)?;
+                }
+            }
+        }
+        // The damage was on a copy: the node itself goes on after a power loss.
+        self.disk = whole_disk;
+        self.lose_power()
+    }
+
+    /// Where a deliberate bug acts.
+    pub(super) fn misbehave(&mut self) -> Result<(), Breach> {
+        let Some(bug) = self.bug else { return Ok(()) };
+        let (now, mut effects) = (self.now(), Vec::new());
+        for shard in 0..self.node.shards.len() {
+            let acted = match bug {
+                Bug::AckBeforeFlush => self.node.claim_write(now, shard, &mut effects),
+                Bug::AckPastHole => self.node.claim_past_hole(now, shard, &mut effects),
+                Bug::CheckpointUnsynced => self.node.claim_checkpoint(now, shard, &mut effects),
+                Bug::LastCommitIgnored => false,
+            };
+            if acted {
+                self.take(effects)?;
+                return self.lose_power();
+            }
+        }
+        self.take(effects)
+    }
+}
+
+/// For a deliberate bug: the newest commit of each WAL file becomes unreadable.
+fn hide_last_commit(disk: &SimDisk) {
+    const BLOCK: usize = 4096;
+    for (path, bytes) in node::wal_paths(disk) {
+        let begins = |block: &usize| bytes[block * BLOCK..].starts_with(b"CHWL");
+        if let Some(block) = (0..bytes.len() / BLOCK).rev().find(begins) {
+            disk.flip_bit(&path, (block * BLOCK) as u64, 0);
+        }
+    }
+}
