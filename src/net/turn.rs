@@ -3,7 +3,7 @@
 //! The executor takes in completions, timers and messages of other threads between turns, and a turn lasts
 //! while any task is ready. A client that is faster than its shard would keep its connection ready for ever, and
 //! the WAL's completions waiting. So a connection that has processed its share waits for a timer of no
-//! duration: that is heard of only after everything else was.
+//! duration: that is heard of only after everything else was. The same holds within a request that is much work.
 
 use std::time::Duration;
 
@@ -14,19 +14,20 @@ const REQUEST_BYTES_MIN: usize = 4096;
 
 /// The share of one connection.
 #[derive(Debug)]
-pub(super) struct Turn {
+pub struct Turn {
     left: usize,
 }
 
-impl Turn {
+impl Default for Turn {
     /// A whole share.
-    pub(super) fn new() -> Self {
+    fn default() -> Self {
         Self { left: TURN_BYTES }
     }
+}
 
-    /// Counts a request; true when the share is used up, and a new one begins.
-    fn spend(&mut self, request_bytes: usize) -> bool {
-        let cost = request_bytes.max(REQUEST_BYTES_MIN);
+impl Turn {
+    /// Counts work; true when the share is used up, and a new one begins.
+    fn spend(&mut self, cost: usize) -> bool {
         if cost < self.left {
             self.left -= cost;
             return false;
@@ -37,7 +38,12 @@ impl Turn {
 
     /// Counts a request and waits if the share is used up.
     pub(super) async fn after_request(&mut self, request_bytes: usize) {
-        if self.spend(request_bytes) {
+        self.after(request_bytes.max(REQUEST_BYTES_MIN)).await;
+    }
+
+    /// Counts work that costs as much as receiving so many bytes, and waits if the share is used up.
+    pub async fn after(&mut self, cost: usize) {
+        if self.spend(cost) {
             glommio::timer::sleep(Duration::ZERO).await;
         }
     }
@@ -49,8 +55,8 @@ mod tests {
 
     #[test]
     fn share_ends_by_bytes_or_by_requests_and_begins_anew() {
-        let mut turn = Turn::new();
-        let small = (1..).find(|_| turn.spend(1)).unwrap();
+        let mut turn = Turn::default();
+        let small = (1..).find(|_| turn.spend(REQUEST_BYTES_MIN)).unwrap();
         assert_eq!(small, TURN_BYTES / REQUEST_BYTES_MIN);
         assert!(turn.spend(TURN_BYTES), "a large request takes the whole share");
         assert!(!turn.spend(TURN_BYTES / 2));
