@@ -32,7 +32,8 @@ use self::paths::Aside;
 use self::producers::ProducerTable;
 use crate::format::checkpoint::{self, Checkpoint};
 use crate::format::partition_metadata;
-use crate::machine::effect::{CheckpointJob, PartitionCheckpoint, StoreJob, StoreReply};
+use crate::format::positions::PartitionCheckpoint;
+use crate::machine::effect::{CheckpointJob, StoreJob, StoreReply};
 use crate::machine::input::PartitionConfig;
 use crate::model::{PartitionIndex, ReplicaKey, ShardId, TopicId};
 
