@@ -32,6 +32,7 @@ mod offset_for_leader_epoch;
 mod partitions;
 mod produce;
 mod records;
+mod repeats;
 pub mod served;
 
 use std::cell::RefCell;
