@@ -54,6 +54,7 @@ pub async fn dispatch(
     frame: RequestFrame,
 ) -> Result<Option<impl Future<Output = Answer> + use<>>, String> {
     let (correlation_id, version) = (frame.header.correlation_id, frame.version());
+    let frame_bytes = frame.body.remaining();
     let request: ProduceRequest = frame.decode().map_err(|error| error.to_string())?;
     let acks = acks(request.acks);
     let deadline = handlers.deadline(request.timeout_ms);
@@ -80,6 +81,8 @@ pub async fn dispatch(
         topics.push((topic, fates));
     }
 
+    detach_from_large_frame(&mut groups, frame_bytes);
+
     let acks = acks.unwrap_or(Acks::All);
     let mut pending = Vec::with_capacity(groups.len());
     for (shard, partitions) in groups {
@@ -100,6 +103,20 @@ fn acks(wire: i16) -> Option<Acks> {
         1 => Some(Acks::Leader),
         -1 => Some(Acks::All),
         _ => None,
+    }
+}
+
+/// A batch keeps the frame that it came in alive, for as long as it is cached. Where most of the frame is
+/// something else, what was refused for instance, the cache would hold much more than it counts: there the
+/// batches are copied.
+fn detach_from_large_frame(groups: &mut [(ShardId, Vec<ProducePartition>)], frame_bytes: usize) {
+    let batches = || groups.iter().flat_map(|(_, partitions)| partitions);
+    let accepted: usize = batches().map(|partition| partition.batch.bytes.len()).sum();
+    if accepted >= frame_bytes / 2 {
+        return;
+    }
+    for partition in groups.iter_mut().flat_map(|(_, partitions)| partitions) {
+        partition.batch.bytes = Bytes::copy_from_slice(&partition.batch.bytes);
     }
 }
 
