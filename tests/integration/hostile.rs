@@ -5,6 +5,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use chronik_protocol::messages::delete_topics_request::DeleteTopicsRequest;
+use chronik_protocol::messages::describe_configs_request::{
+    DescribeConfigsRequest, DescribeConfigsResource,
+};
 use chronik_protocol::messages::fetch_response::FetchResponse;
 use chronik_protocol::messages::list_offsets_request::{
     ListOffsetsPartition, ListOffsetsRequest, ListOffsetsTopic,
@@ -552,5 +555,19 @@ fn a_request_that_names_hundreds_of_thousands_costs_time_in_proportion() {
         DeleteTopicsRequest { topic_names: names.collect(), ..DeleteTopicsRequest::default() };
     let response = client.call(5, &request);
     assert_eq!(response.responses.len(), NAMED as usize);
+    // And memory: what is asked for again and again is answered once.
+    let broker = DescribeConfigsResource {
+        resource_type: 4,
+        resource_name: "1".into(),
+        configuration_keys: None,
+        ..DescribeConfigsResource::default()
+    };
+    let request = DescribeConfigsRequest {
+        resources: vec![broker; NAMED as usize],
+        ..DescribeConfigsRequest::default()
+    };
+    let response = client.call(4, &request);
+    assert_eq!(response.results.len(), 1);
+    assert!(!response.results[0].configs.is_empty());
     bystander.assert_served();
 }
