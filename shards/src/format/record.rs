@@ -206,9 +206,9 @@ impl StoredBatch {
     }
 }
 
-/// The same records under another compression; what they are is not looked at, see
-/// [`check_records`](ProducedBatch::check_records). A batch of that codec already, whatever its level, is
-/// returned as it came.
+/// The same records under another compression. For batches whose records were checked, see
+/// [`check_records`](ProducedBatch::check_records): they are not looked at here. A batch of that codec already,
+/// whatever its level, is returned as it came.
 ///
 /// `limit_bytes` bounds what the records may take without compression.
 ///
