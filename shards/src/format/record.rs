@@ -284,6 +284,7 @@ pub(super) struct Reader<'a>(pub(super) &'a [u8]);
 
 impl<'a> Reader<'a> {
     /// The next record, to its last byte.
+    #[inline]
     pub(super) fn record(&mut self) -> Result<Record<'a>, RecordFault> {
         let length = usize::try_from(self.int()?).map_err(|_| RecordFault::Length)?;
         let mut body = Reader(self.take(length)?);
@@ -305,11 +306,13 @@ impl<'a> Reader<'a> {
         Ok(Record { timestamp_delta, offset_delta, key, value, headers })
     }
 
+    #[inline(always)]
     fn header(&mut self) -> Result<(&'a [u8], Option<&'a [u8]>), RecordFault> {
         let key = self.nullable()?.ok_or(RecordFault::Length)?;
         Ok((key, self.nullable()?))
     }
 
+    #[inline(always)]
     fn nullable(&mut self) -> Result<Option<&'a [u8]>, RecordFault> {
         match self.int()? {
             -1 => Ok(None),
@@ -320,33 +323,44 @@ impl<'a> Reader<'a> {
         }
     }
 
+    #[inline(always)]
     fn take(&mut self, length: usize) -> Result<&'a [u8], RecordFault> {
         let (taken, rest) = self.0.split_at_checked(length).ok_or(RecordFault::Truncated)?;
         self.0 = rest;
         Ok(taken)
     }
 
+    #[inline(always)]
     fn int(&mut self) -> Result<i32, RecordFault> {
-        i32::try_from(self.number::<5>()?).map_err(|_| RecordFault::Number)
+        match self.short_bits() {
+            Some(bits) => Ok((bits >> 1) as i32 ^ -((bits & 1) as i32)),
+            None => i32::try_from(zigzag(self.bits(5)?)).map_err(|_| RecordFault::Number),
+        }
     }
 
+    #[inline(always)]
     fn long(&mut self) -> Result<i64, RecordFault> {
-        self.number::<10>()
+        match self.short_bits() {
+            Some(bits) => Ok(zigzag(bits.into())),
+            None => self.bits(10).map(zigzag),
+        }
     }
 
-    /// A number of at most so many bytes. Nearly all have one.
-    #[inline]
-    fn number<const BYTES_MAX: usize>(&mut self) -> Result<i64, RecordFault> {
-        let bits = match self.0 {
-            [byte @ ..0x80, rest @ ..] => {
-                self.0 = rest;
-                u64::from(*byte)
-            }
-            _ => self.bits(BYTES_MAX)?,
+    /// A number of at most three bytes, as nearly all are; `None` leaves it to [`Self::bits`].
+    #[inline(always)]
+    fn short_bits(&mut self) -> Option<u32> {
+        let low = |byte: u8| u32::from(byte & 0x7f);
+        let (bits, rest) = match *self.0 {
+            [a @ ..0x80, ref rest @ ..] => (u32::from(a), rest),
+            [a, b @ ..0x80, ref rest @ ..] => (low(a) | low(b) << 7, rest),
+            [a, b, c @ ..0x80, ref rest @ ..] => (low(a) | low(b) << 7 | low(c) << 14, rest),
+            _ => return None,
         };
-        Ok((bits >> 1) as i64 ^ -((bits & 1) as i64))
+        self.0 = rest;
+        Some(bits)
     }
 
+    #[cold]
     fn bits(&mut self, bytes_max: usize) -> Result<u64, RecordFault> {
         let mut bits = 0u64;
         for (place, byte) in self.0.iter().take(bytes_max).enumerate() {
@@ -362,6 +376,10 @@ impl<'a> Reader<'a> {
         }
         Err(if self.0.len() < bytes_max { RecordFault::Truncated } else { RecordFault::Number })
     }
+}
+
+const fn zigzag(bits: u64) -> i64 {
+    (bits >> 1) as i64 ^ -((bits & 1) as i64)
 }
 
 #[cfg(test)]

@@ -53,6 +53,18 @@ fn the_latest_time_is_that_of_the_records_whatever_the_header_says() {
 }
 
 #[test]
+fn records_are_mostly_ordinary() {
+    let batch = batch_of(&vec![vec![b'v'; 99]; 20_000], Codec::None);
+    let mut rest = batch.payload();
+    let mut ordinary = 0;
+    while let Some(record) = Ordinary::at(rest) {
+        rest = &rest[record.bytes..];
+        ordinary += 1;
+    }
+    assert!(ordinary >= 19_990, "{ordinary}");
+}
+
+#[test]
 fn a_long_batch_is_walked_in_steps() {
     for codec in Codec::ALL.into_iter().skip(1) {
         let batch = batch_of(&vec![vec![b'v'; 1000]; 2000], codec);
@@ -116,6 +128,29 @@ proptest! {
         prop_assert_eq!(whole.clone(), Ok(batch.header.max_timestamp));
         let pieces = walk(&batch.header, batch.payload(), sizes.into_iter().cycle());
         prop_assert_eq!(pieces, whole);
+    }
+
+    #[test]
+    fn an_ordinary_record_is_what_the_reader_says(
+        values in vec(vec(any::<u8>(), 0..300), 2..6),
+        damage in vec((0..20usize, any::<u8>()), 0..3),
+    ) {
+        let batch = batch_of(&values, Codec::None);
+        let mut payload = batch.payload().to_vec();
+        for (at, byte) in damage {
+            let at = at % payload.len();
+            payload[at] = byte;
+        }
+        if let Some(ordinary) = Ordinary::at(&payload) {
+            let mut reader = Reader(&payload);
+            let record = reader.record();
+            prop_assert!(record.is_ok(), "{:?}", record);
+            let record = record.unwrap();
+            prop_assert_eq!(ordinary.offset_delta, record.offset_delta);
+            prop_assert_eq!(ordinary.timestamp_delta, record.timestamp_delta);
+            prop_assert_eq!(ordinary.bytes, payload.len() - reader.0.len());
+            prop_assert!(record.headers.is_empty());
+        }
     }
 
     #[test]
