@@ -176,7 +176,7 @@ async fn read_requests<D: Dispatcher>(connection: &Connection, shard: &Shard<D>)
         prefix: LengthPrefix::default(),
         ended: false,
     };
-    let mut turn = Turn::new();
+    let mut turn = Turn::default();
     loop {
         let request_bytes = match read_request(&mut input, shard).await {
             Ok(bytes) => bytes,

@@ -156,7 +156,7 @@ pub trait Dispatcher: 'static {
     fn is_pipelined(&self, frame: &[u8]) -> bool;
 
     /// The first phase. Called frame by frame in order of arrival; the next frame of the connection
-    /// waits until it returns. It awaits nothing but room in a queue.
+    /// waits until it returns. It awaits nothing but room in a queue and its turn on the shard.
     fn dispatch(
         &self,
         frame: Bytes,

@@ -18,6 +18,7 @@ mod log_bounds;
 mod offsets;
 mod order;
 mod produce;
+mod records;
 mod restart;
 mod start;
 mod topics;

@@ -8,13 +8,14 @@
 use std::collections::VecDeque;
 
 use super::acks::AckWaiter;
-use super::effect::{Effect, WalEntry};
+use super::effect::Effect;
 use super::input::{Appended, ProduceError, ProduceInput, ProduceOutcome, ProducePartition};
 use super::partition::leader::Accepted;
 use super::partitions::Slot;
 use super::shard::{Life, ShardMachine};
 use super::wal::Note;
 use crate::format::wal::ENTRY_HEADER_BYTES;
+use crate::format::wal_entry::WalEntry;
 use crate::model::{Acks, MonotonicMicros, Now, Offset};
 
 /// Bytes of a WAL batch entry beyond the batch, at most.

@@ -1,4 +1,4 @@
-use crate::machine::effect::WalEntry;
+use crate::format::wal_entry::WalEntry;
 use crate::machine::input::{PartitionConfig, ProduceError};
 use crate::machine::testing::{Bench, WALL, batch, key};
 use crate::model::{Acks, Lsn, TimestampMs};
