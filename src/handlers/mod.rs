@@ -244,19 +244,16 @@ impl Dispatcher for KafkaDispatcher {
         }
         match api {
             ApiKey::Produce => match produce::dispatch(handlers, frame).await {
-                Ok(Some(answer)) => {
-                    Dispatched::Respond(Box::pin(async move { answer.await.into_result() }))
-                }
-                Ok(None) => Dispatched::NoResponse,
+                Ok(settled) => Dispatched::Respond(Box::pin(settled)),
                 Err(reason) => Dispatched::Close(reason),
             },
             ApiKey::Fetch => {
                 let fetch = fetch::handle(Rc::clone(handlers), frame, Rc::clone(connection));
-                Dispatched::Respond(Box::pin(fetch))
+                Dispatched::Respond(Box::pin(async move { fetch.await.map(Some) }))
             }
             _ => {
                 let plain = Rc::clone(handlers).plain(frame);
-                Dispatched::Respond(Box::pin(async move { plain.await.into_result() }))
+                Dispatched::Respond(Box::pin(async move { plain.await.into_result().map(Some) }))
             }
         }
     }

@@ -2,7 +2,8 @@
 //!
 //! Two phases. The first runs in the connection's order and ends when every batch is with its shard, so
 //! produces of one connection to one partition are appended as they arrived. The second waits for the
-//! shards and encodes. There is one path for all acks levels; `acks=0` differs in having no answer.
+//! shards and encodes. There is one path for all acks levels; `acks=0` differs in having no answer, and in being
+//! settled when it is in the log of its shard, on its way to the disk.
 //!
 //! Source: KIP-98, KIP-467 (error messages), KIP-516 (topic ids), KIP-951 (current leader).
 
@@ -24,11 +25,12 @@ use chronik_shards::machine::input::{ProduceOutcome, ProducePartition};
 use chronik_shards::model::{Acks, ReplicaKey, ShardId};
 use chronik_shards::shard::{PendingProduce, ProduceRequestPart};
 
-use super::answer::{Answer, answer};
+use super::answer::answer;
 use super::error::Refusal;
 use super::partitions::{self, NotHere, TopicNamed};
 use super::{Handlers, error};
 use crate::metadata_view::MetadataView;
+use crate::net;
 use crate::net::Turn;
 
 /// How many times `max.message.bytes` the records of a batch may take while they are not compressed.
@@ -44,15 +46,16 @@ enum Fate {
 struct Sent {
     correlation_id: i32,
     version: i16,
+    acks: Acks,
     topics: Vec<(TopicProduceData, Vec<Fate>)>,
     groups: Vec<PendingProduce>,
 }
 
-/// First phase. `Ok(None)`: there will be no answer.
+/// First phase. Its result is the second.
 pub async fn dispatch(
     handlers: &Rc<Handlers>,
     frame: RequestFrame,
-) -> Result<Option<impl Future<Output = Answer> + use<>>, String> {
+) -> Result<impl Future<Output = Result<Option<net::Response>, String>> + use<>, String> {
     let (correlation_id, version) = (frame.header.correlation_id, frame.version());
     let frame_bytes = frame.body.remaining();
     let request: ProduceRequest = frame.decode().map_err(|error| error.to_string())?;
@@ -89,12 +92,9 @@ pub async fn dispatch(
         let part = ProduceRequestPart { acks, deadline, partitions };
         pending.push(handlers.shard.produce(shard, part).await);
     }
-    let sent = Sent { correlation_id, version, topics, groups: pending };
-    if acks == Acks::None {
-        return sent.refusal().map_or(Ok(None), Err);
-    }
+    let sent = Sent { correlation_id, version, acks, topics, groups: pending };
     let handlers = Rc::clone(handlers);
-    Ok(Some(async move { sent.finish(&handlers).await }))
+    Ok(async move { sent.finish(&handlers).await })
 }
 
 fn acks(wire: i16) -> Option<Acks> {
@@ -201,23 +201,15 @@ async fn checked(
 }
 
 impl Sent {
-    /// Why the connection of an `acks=0` producer is closed: it has no other way to learn of it.
-    fn refusal(&self) -> Option<String> {
-        self.topics.iter().flat_map(|(_, fates)| fates).find_map(|fate| match fate {
-            Fate::Refused(refusal) => Some(format!(
-                "a produce with acks=0 was refused: {} ({})",
-                refusal.message,
-                refusal.code.name()
-            )),
-            Fate::Sent { .. } => None,
-        })
-    }
-
-    /// Second phase: waits for every shard and encodes.
-    async fn finish(self, handlers: &Handlers) -> Answer {
+    /// Second phase: waits for every shard and encodes. A producer with `acks=0` is told nothing, or that its
+    /// connection is closed.
+    async fn finish(self, handlers: &Handlers) -> Result<Option<net::Response>, String> {
         let mut outcomes: Vec<Vec<ProduceOutcome>> = Vec::with_capacity(self.groups.len());
         for group in self.groups {
             outcomes.push(group.await);
+        }
+        if self.acks == Acks::None {
+            return first_refusal(&self.topics, &outcomes).map_or(Ok(None), Err);
         }
         let responses = self
             .topics
@@ -241,8 +233,25 @@ impl Sent {
             })
             .collect();
         let response = ProduceResponse { responses, ..ProduceResponse::default() };
-        answer(self.correlation_id, self.version, &response)
+        answer(self.correlation_id, self.version, &response).into_result().map(Some)
     }
+}
+
+/// Why the connection of an `acks=0` producer is closed: it has no other way to learn of it.
+fn first_refusal(
+    topics: &[(TopicProduceData, Vec<Fate>)],
+    outcomes: &[Vec<ProduceOutcome>],
+) -> Option<String> {
+    topics.iter().flat_map(|(_, fates)| fates).find_map(|fate| {
+        let (message, code) = match fate {
+            Fate::Refused(refusal) => (refusal.message.clone(), refusal.code),
+            Fate::Sent { group, place } => match &outcomes[*group][*place].result {
+                Ok(_) => return None,
+                Err(error) => (error.to_string(), error::of_produce(error)),
+            },
+        };
+        Some(format!("a produce with acks=0 was refused: {message} ({})", code.name()))
+    })
 }
 
 fn refused(index: i32, refusal: &Refusal) -> PartitionProduceResponse {

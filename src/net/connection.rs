@@ -229,7 +229,6 @@ async fn read_request<D: Dispatcher>(
     match shard.dispatcher.dispatch(frame, &connection.context).await {
         Dispatched::Ready(response) => queue.push_ready(response, memory),
         Dispatched::Respond(pending) => queue.push_pending(pending, memory),
-        Dispatched::NoResponse => {}
         Dispatched::Close(why) => return Err(CloseReason::Refused(why)),
     }
     activity.phase.set(ReadPhase::AwaitingTurn);

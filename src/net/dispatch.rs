@@ -119,12 +119,13 @@ impl Response {
     }
 }
 
-/// The second phase of a request: ends in its response, or in the reason to close the connection.
+/// The second phase of a request: ends in its response, in `None` where the protocol has none, or in the reason
+/// to close the connection.
 ///
 /// It is polled once it is the oldest unanswered one of its connection, not before: whatever has to
 /// run beside earlier requests is started in the first phase. It is dropped, and so cancelled, when
 /// the connection ends first.
-pub type PendingResponse = Pin<Box<dyn Future<Output = Result<Response, String>>>>;
+pub type PendingResponse = Pin<Box<dyn Future<Output = Result<Option<Response>, String>>>>;
 
 /// What became of a frame in the first phase.
 pub enum Dispatched {
@@ -132,8 +133,6 @@ pub enum Dispatched {
     Ready(Response),
     /// The response follows.
     Respond(PendingResponse),
-    /// There is none, ever: Produce with acks=0.
-    NoResponse,
     /// The connection is closed once what came before is answered. Says why, for the log.
     Close(String),
 }
@@ -143,7 +142,6 @@ impl fmt::Debug for Dispatched {
         match self {
             Self::Ready(response) => f.debug_tuple("Ready").field(response).finish(),
             Self::Respond(_) => f.write_str("Respond(..)"),
-            Self::NoResponse => f.write_str("NoResponse"),
             Self::Close(why) => f.debug_tuple("Close").field(why).finish(),
         }
     }

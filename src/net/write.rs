@@ -43,18 +43,19 @@ impl Part {
 }
 
 impl WriteBatch {
-    /// Adds a response and the guards that live until the batch is written.
+    /// Adds a response, if there is one, and the guards that live until the batch is written.
     pub(super) fn push(&mut self, answer: Answer) {
         let Answer { response, request } = answer;
+        self.responses += 1;
+        self.guards.push(request);
+        let Some(response) = response else { return };
         let length = response.bytes();
         let prefix = i32::try_from(length).expect("handlers bound a response far below 2 GiB");
         self.parts.push(Part::Length(prefix.to_be_bytes()));
         let chunks = response.chunks.into_iter().filter(|chunk| !chunk.is_empty());
         self.parts.extend(chunks.map(Part::Chunk));
-        self.guards.push(request);
         self.guards.extend(response.reservation);
         self.bytes += LENGTH_BYTES + length;
-        self.responses += 1;
     }
 
     /// Whether it should leave before it takes another response.
@@ -148,7 +149,8 @@ mod tests {
 
     fn answer(budget: &Budget, chunks: &[&'static [u8]]) -> Answer {
         let chunks = chunks.iter().map(|chunk| Bytes::from_static(chunk)).collect();
-        Answer { response: Response::new(chunks), request: budget.try_reserve(1).unwrap() }
+        let response = Some(Response::new(chunks));
+        Answer { response, request: budget.try_reserve(1).unwrap() }
     }
 
     #[test]

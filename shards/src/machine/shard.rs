@@ -58,7 +58,7 @@ impl Default for ShardLimits {
             round_age_ms: 5000,
             tail_cache_bytes: 256 << 20,
             tail_cache_idle_ms: 30_000,
-            parked_produces_max: 4096,
+            parked_produces_max: 65_536,
             fetch_waits_max: 65_536,
             seal_after_ms: 20,
             retention_interval_ms: 5 * 60 * 1000,

@@ -25,7 +25,7 @@ use crate::machine::effect::{Effect, RecoveredPartition};
 use crate::machine::input::{FetchError, FetchWait, PartitionSpec, ProduceInput, Token};
 use crate::machine::shard::ShardMachine;
 use crate::mesh::{Caller, Incoming, MeshPort};
-use crate::model::{Acks, Lsn, MonotonicMicros, Now, ReplicaKey, ShardId, TimestampMs};
+use crate::model::{Lsn, MonotonicMicros, Now, ReplicaKey, ShardId, TimestampMs};
 use crate::store::paths::partition_dir;
 
 /// How often a shard turns at least while somebody waits.
@@ -294,13 +294,8 @@ impl Core {
         let ProduceRequestPart { acks, deadline, partitions } = part;
         let token = self.token();
         let input = ProduceInput { token, acks, deadline, partitions };
-        if acks == Acks::None {
-            self.drive(|machine, now, out| machine.produce(now, input, out));
-            self.answer(origin, Reply::Produced(Vec::new()));
-        } else {
-            self.park(token, Parked::Produce(origin));
-            self.drive(|machine, now, out| machine.produce(now, input, out));
-        }
+        self.park(token, Parked::Produce(origin));
+        self.drive(|machine, now, out| machine.produce(now, input, out));
     }
 
     fn token(&self) -> Token {
