@@ -19,6 +19,10 @@ use super::configs::source_code;
 use super::error::Refusal;
 use super::{Handlers, error, repeats};
 use crate::metadata_view::MetadataView;
+use crate::net::Turn;
+
+/// What a topic counts towards a turn, in bytes received: where it is only checked, nothing is waited for.
+const TOPIC_COST: usize = 16 << 10;
 
 /// A topic that somebody wants.
 #[derive(Clone, Debug)]
@@ -121,8 +125,10 @@ pub async fn handle(
 ) -> CreateTopicsResponse {
     let repeated = repeats::of(request.topics.iter().map(|topic| &*topic.name));
     let mut seen = HashSet::new();
-    let mut topics = Vec::with_capacity(request.topics.len());
+    let mut topics = Vec::new();
+    let mut turn = Turn::default();
     for topic in &request.topics {
+        turn.after(TOPIC_COST).await;
         // A topic that is named more than once is refused once.
         if !seen.insert(&*topic.name) {
             continue;

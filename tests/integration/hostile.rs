@@ -4,16 +4,9 @@ use std::io::Read;
 use std::time::Duration;
 
 use bytes::Bytes;
-use chronik_protocol::messages::delete_topics_request::DeleteTopicsRequest;
-use chronik_protocol::messages::describe_configs_request::{
-    DescribeConfigsRequest, DescribeConfigsResource,
-};
 use chronik_protocol::messages::fetch_response::FetchResponse;
-use chronik_protocol::messages::list_offsets_request::{
-    ListOffsetsPartition, ListOffsetsRequest, ListOffsetsTopic,
-};
 use chronik_protocol::messages::metadata_request::MetadataRequest;
-use chronik_protocol::{ApiKey, ErrorCode, KafkaString};
+use chronik_protocol::{ApiKey, ErrorCode};
 
 use crate::support::batch::{Batch, seal};
 use crate::support::client::{Client, frame};
@@ -525,49 +518,4 @@ fn what_was_refused_is_not_in_the_log() {
     let data = fetch(&mut bystander.client, &bystander.topic, 0, 0);
     let bytes: Bytes = data.records.unwrap_or_default().into_bytes();
     assert!(!bytes.windows(12).any(|window| window == b"never stored"));
-}
-
-#[test]
-fn a_request_that_names_hundreds_of_thousands_costs_time_in_proportion() {
-    const NAMED: i32 = 200_000;
-    let bystander = &mut Bystander::default();
-    let mut client = bystander.server.client();
-    let partitions = (0..NAMED).map(|n| ListOffsetsPartition {
-        partition_index: n / 2 + 1,
-        timestamp: -1,
-        current_leader_epoch: -1,
-        ..ListOffsetsPartition::default()
-    });
-    let topic = ListOffsetsTopic {
-        name: bystander.topic.as_str().into(),
-        partitions: partitions.collect(),
-        ..ListOffsetsTopic::default()
-    };
-    let request =
-        ListOffsetsRequest { replica_id: -1, topics: vec![topic], ..ListOffsetsRequest::default() };
-    // The client's patience is the bound: comparing each with each takes minutes.
-    let response = client.call(7, &request);
-    let answers = &response.topics[0].partitions;
-    assert_eq!(answers.len(), NAMED as usize);
-    assert!(answers.iter().all(|one| one.error_code == ErrorCode::InvalidRequest.code()));
-    let names = (0..NAMED).map(|n| KafkaString::from(format!("absent-{n}").as_str()));
-    let request =
-        DeleteTopicsRequest { topic_names: names.collect(), ..DeleteTopicsRequest::default() };
-    let response = client.call(5, &request);
-    assert_eq!(response.responses.len(), NAMED as usize);
-    // And memory: what is asked for again and again is answered once.
-    let broker = DescribeConfigsResource {
-        resource_type: 4,
-        resource_name: "1".into(),
-        configuration_keys: None,
-        ..DescribeConfigsResource::default()
-    };
-    let request = DescribeConfigsRequest {
-        resources: vec![broker; NAMED as usize],
-        ..DescribeConfigsRequest::default()
-    };
-    let response = client.call(4, &request);
-    assert_eq!(response.results.len(), 1);
-    assert!(!response.results[0].configs.is_empty());
-    bystander.assert_served();
 }

@@ -19,6 +19,7 @@ mod offsets;
 mod order;
 mod produce;
 mod records;
+mod repeats;
 mod restart;
 mod start;
 mod topics;
