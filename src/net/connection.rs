@@ -373,7 +373,7 @@ async fn write_responses<D: Dispatcher>(connection: &Connection, shard: &Shard<D
             return CloseReason::WriteFailed(error);
         }
         shard.stats.responses_written(batch.responses());
-        queue.written(batch.responses());
+        queue.settled(batch.settled());
         batch.clear();
         if let Some(why) = refused {
             return CloseReason::Refused(why);
@@ -392,7 +392,7 @@ fn collect(
         match queue.poll_next(cx) {
             Poll::Ready(Ok(answer)) => batch.push(answer),
             Poll::Ready(Err(why)) => return Poll::Ready(Some(why)),
-            Poll::Pending if batch.responses() == 0 => return Poll::Pending,
+            Poll::Pending if batch.settled() == 0 => return Poll::Pending,
             Poll::Pending => break,
         }
     }

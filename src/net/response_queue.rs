@@ -73,8 +73,8 @@ impl ResponseQueue {
         Poll::Ready(Ok(Answer { response, request }))
     }
 
-    /// Notes that `responses` taken out before are on their way.
-    pub(super) fn written(&self, responses: usize) {
-        self.in_writing.set(self.in_writing.get() - responses);
+    /// Notes that so many taken out before are on their way, or had none.
+    pub(super) fn settled(&self, requests: usize) {
+        self.in_writing.set(self.in_writing.get() - requests);
     }
 }

@@ -23,6 +23,8 @@ pub(super) struct WriteBatch {
     next: usize,
     offset: usize,
     bytes: usize,
+    /// Requests that are settled with it, and how many of them have a response.
+    settled: usize,
     responses: usize,
     guards: Vec<Reservation>,
 }
@@ -46,9 +48,10 @@ impl WriteBatch {
     /// Adds a response, if there is one, and the guards that live until the batch is written.
     pub(super) fn push(&mut self, answer: Answer) {
         let Answer { response, request } = answer;
-        self.responses += 1;
+        self.settled += 1;
         self.guards.push(request);
         let Some(response) = response else { return };
+        self.responses += 1;
         let length = response.bytes();
         let prefix = i32::try_from(length).expect("handlers bound a response far below 2 GiB");
         self.parts.push(Part::Length(prefix.to_be_bytes()));
@@ -61,6 +64,11 @@ impl WriteBatch {
     /// Whether it should leave before it takes another response.
     pub(super) fn is_full(&self) -> bool {
         self.bytes >= BATCH_BYTES || self.parts.len() >= SLICES_MAX
+    }
+
+    /// Requests that are settled when it is written.
+    pub(super) fn settled(&self) -> usize {
+        self.settled
     }
 
     /// Responses in it.
@@ -98,7 +106,8 @@ impl WriteBatch {
     pub(super) fn clear(&mut self) {
         self.parts.clear();
         self.guards.clear();
-        (self.next, self.offset, self.bytes, self.responses) = (0, 0, 0, 0);
+        (self.next, self.offset, self.bytes) = (0, 0, 0);
+        (self.settled, self.responses) = (0, 0);
     }
 
     /// Hands as much to the socket as it takes now.
