@@ -1,0 +1,3 @@
+//! `chronik-bench`: one subcommand a workload.
+
+fn main() {}
