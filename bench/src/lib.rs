@@ -7,5 +7,6 @@
 #![forbid(unsafe_code)]
 
 pub mod engine;
+pub mod floor;
 pub mod report;
 pub mod wire;
