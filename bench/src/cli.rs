@@ -260,7 +260,10 @@ mod tests {
         CommandLine::command().debug_assert();
         for subcommand in CommandLine::command().get_subcommands_mut() {
             let help = subcommand.render_long_help().to_string();
-            assert!(help.contains("--in-flight") && help.contains("unless said otherwise"), "{help}");
+            assert!(
+                help.contains("--in-flight") && help.contains("unless said otherwise"),
+                "{help}"
+            );
         }
     }
 
@@ -299,7 +302,10 @@ mod tests {
             "--rounds=-1",
             "orphan",
         ] {
-            assert!(CommandLine::try_parse_from(["chronik-bench", "acks", option]).is_err(), "{option}");
+            assert!(
+                CommandLine::try_parse_from(["chronik-bench", "acks", option]).is_err(),
+                "{option}"
+            );
         }
     }
 }

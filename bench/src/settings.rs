@@ -97,7 +97,9 @@ impl Settings {
             return refuse("--client-threads: more threads than connections have nothing to do");
         }
         if self.record_bytes.max(self.batch_bytes) > 1 << 30 {
-            return refuse("--record-bytes and --batch-bytes: at most 1 GiB, which no batch exceeds");
+            return refuse(
+                "--record-bytes and --batch-bytes: at most 1 GiB, which no batch exceeds",
+            );
         }
         if self.duration.is_zero() {
             return refuse("--duration: more than 0 is due");
@@ -105,10 +107,14 @@ impl Settings {
         if self.rate.is_some_and(|rate| !(rate > 0.0 && rate.is_finite())) {
             return refuse("--rate: more than 0 records a second are due");
         }
-        if self.topic_configs.iter().any(|(key, value)| {
-            key == "message.timestamp.type" && value == "LogAppendTime"
-        }) {
-            return refuse("--topic-config message.timestamp.type: batches are numbered by their timestamps");
+        if self
+            .topic_configs
+            .iter()
+            .any(|(key, value)| key == "message.timestamp.type" && value == "LogAppendTime")
+        {
+            return refuse(
+                "--topic-config message.timestamp.type: batches are numbered by their timestamps",
+            );
         }
         Ok(())
     }

@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 use crate::cli::TargetOptions;
 use crate::embedded::EmbeddedNode;
 use crate::error::BenchError;
+use crate::host;
 use crate::process::{self, Usage};
 use crate::report::TargetFacts;
 use crate::wire::{Wire, resolve};
-use crate::host;
 
 /// Name of the node of our own.
 pub const EMBEDDED: &str = "chronik";
@@ -92,7 +92,10 @@ impl Target {
         let mut facts = vec![("at".to_owned(), self.address.to_string())];
         facts.push(("pid".to_owned(), self.pid.map_or_else(unknown, |pid| pid.to_string())));
         if let Some(node) = &self.node {
-            facts.push(("data on".to_owned(), host::filesystem(node.data_dir()).unwrap_or_else(unknown)));
+            facts.push((
+                "data on".to_owned(),
+                host::filesystem(node.data_dir()).unwrap_or_else(unknown),
+            ));
         }
         TargetFacts { name: self.name.clone(), facts }
     }
