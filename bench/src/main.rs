@@ -1,3 +1,48 @@
-//! `chronik-bench`: one subcommand a workload.
+//! `chronik-bench`: from its command line to its exit code.
 
-fn main() {}
+use std::process::ExitCode;
+use std::thread;
+
+use chronik::boot::stop_signals;
+use chronik_bench::cli::CommandLine;
+use chronik_bench::embedded;
+use chronik_bench::engine::StopFlag;
+use chronik_bench::workloads;
+use clap::Parser;
+
+/// What a shell expects of a program that was interrupted.
+const EXIT_INTERRUPTED: i32 = 130;
+
+fn main() -> ExitCode {
+    let mut arguments = std::env::args_os().skip(1);
+    if arguments.next().is_some_and(|first| first == embedded::SUBCOMMAND) {
+        return embedded::serve(arguments);
+    }
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("chronik-bench: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> Result<(), Box<dyn std::error::Error>> {
+    let command = CommandLine::parse();
+    let stop = StopFlag::default();
+    let signals = stop_signals()?;
+    let raised = stop.clone();
+    thread::Builder::new().name("stop".to_owned()).spawn(move || {
+        // The first ends the run in order; whoever repeats it does not want to wait for that.
+        if signals.recv().is_ok() {
+            raised.raise();
+        }
+        if signals.recv().is_ok() {
+            std::process::exit(EXIT_INTERRUPTED);
+        }
+    })?;
+    let program = std::env::current_exe()?;
+    let report = workloads::run(command, &program, &stop)?;
+    print!("{report}");
+    Ok(())
+}

@@ -89,12 +89,12 @@ impl Counters {
         if (self.from_ns..self.to_ns).contains(&now_ns) {
             self.measured.add(moved);
         }
-        self.record_latency(pending, now_ns);
+        self.record_latency(pending.due_ns, now_ns);
     }
 
-    fn record_latency(&mut self, pending: &Pending, now_ns: u64) {
-        if (self.from_ns..self.to_ns).contains(&pending.due_ns) {
-            self.latency.saturating_record(now_ns.saturating_sub(pending.due_ns));
+    fn record_latency(&mut self, due_ns: u64, now_ns: u64) {
+        if (self.from_ns..self.to_ns).contains(&due_ns) {
+            self.latency.saturating_record(now_ns.saturating_sub(due_ns));
         }
     }
 }
@@ -164,14 +164,13 @@ impl<T: Traffic> EventLoop<T> {
             self.counters.to_ns = schedule.window.to_ns();
             self.watch_window(now_ns);
             let sending = now_ns < self.counters.to_ns;
-            if sending {
-                self.send_due(now_ns)?;
-                if self.due_times.is_none() {
-                    self.send_ready(schedule)?;
-                }
+            self.send_due(now_ns)?;
+            if sending && self.due_times.is_none() {
+                self.send_ready(schedule)?;
             }
             live.set_records(self.counters.done.records);
-            if self.counters.pending == 0 && (!sending || self.is_exhausted()) {
+            let none_due = !sending && self.owed() == 0;
+            if self.counters.pending == 0 && (none_due || self.is_exhausted()) {
                 break;
             }
             let drain_end = self.counters.to_ns + schedule.drain_max.as_nanos() as u64;
@@ -210,6 +209,19 @@ impl<T: Traffic> EventLoop<T> {
 
     fn is_exhausted(&self) -> bool {
         self.connections.iter().all(|connection| connection.exhausted)
+    }
+
+    /// At a fixed rate: requests that were due and could not be sent yet. They are sent in the drain too:
+    /// leaving them out would hide that the server was slower than the rate.
+    fn owed(&self) -> u64 {
+        self.connections.iter().map(|connection| self.owed_by(connection)).sum()
+    }
+
+    fn owed_by(&self, connection: &Connection) -> u64 {
+        if connection.exhausted {
+            return 0;
+        }
+        self.due.saturating_sub(connection.next_number).div_ceil(self.connections.len() as u64)
     }
 
     /// How long nothing needs to be done unless a socket says so.
@@ -341,16 +353,14 @@ impl<T: Traffic> EventLoop<T> {
             self.receive(index, schedule)?;
         }
         let now_ns = schedule.clock.now_ns();
-        if now_ns >= self.counters.to_ns {
-            // Nothing new, but what was begun is written to its end.
-            return self.flush(index, now_ns);
-        }
         match self.due_times {
             Some(times) => {
                 self.send_owed(index, times);
                 self.flush(index, now_ns)
             }
-            None => self.refill(index, now_ns),
+            None if now_ns < self.counters.to_ns => self.refill(index, now_ns),
+            // Nothing new, but what was begun is written to its end.
+            None => self.flush(index, now_ns),
         }
     }
 
@@ -406,7 +416,13 @@ impl<T: Traffic> EventLoop<T> {
             for pending in &connection.pending {
                 unanswered += 1;
                 // At least this long: leaving them out would hide the slowest.
-                self.counters.record_latency(pending, now_ns);
+                self.counters.record_latency(pending.due_ns, now_ns);
+            }
+            let Some(times) = self.due_times else { continue };
+            for turn in 0..self.owed_by(connection) {
+                unanswered += 1;
+                let number = connection.next_number + turn * self.connections.len() as u64;
+                self.counters.record_latency(times.due_ns(number), now_ns);
             }
         }
         let ended_ns = self.counters.to_ns.min(now_ns);

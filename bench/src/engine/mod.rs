@@ -10,7 +10,8 @@
 //!   what corrects coordinated omission.
 //!
 //! What is measured lies between the ends of a [`Window`]: answers that came in it make the throughput, requests that
-//! were due in it make the latency. After the window nothing is sent; what is under way is awaited for a bounded time.
+//! were due in it make the latency. After the window nothing becomes due; what is under way, and what was due and held
+//! up, is seen to its end for a bounded time.
 //!
 //! Invariants: nothing is allocated for a request once the buffers have grown; answers are matched to
 //! requests in order, by correlation id; a connection holds at most `in_flight` requests.

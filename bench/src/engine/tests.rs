@@ -204,6 +204,14 @@ fn requests_that_are_never_answered_are_counted_and_so_is_their_wait() {
     assert_eq!(outcome.unanswered, 3, "as many as may be under way");
     assert_eq!(outcome.latency.len(), 8);
     assert!(outcome.latency.max() >= 100_000_000, "they waited for the window and the drain");
+
+    let address = server(1, |number, frame| if number < 5 { framed(frame) } else { Vec::new() });
+    let schedule =
+        Schedule::begin(Duration::ZERO, Duration::from_millis(100), drain, StopFlag::default());
+    let paced = Load { pace: Pace::Rate(1000.0), ..load(address, 1, Echo::new(10, 1)) };
+    let outcome = run(paced, &schedule).unwrap();
+    assert_eq!((outcome.done.requests, outcome.unanswered), (5, 95), "also those not even sent");
+    assert_eq!(outcome.latency.len(), 100);
 }
 
 #[test]

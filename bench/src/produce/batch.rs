@@ -159,7 +159,8 @@ impl Numbering {
     /// The timestamp of a producer's batch number `count` in a partition; `None` when there are no more.
     #[must_use]
     pub fn timestamp_ms(&self, producer: u64, count: u64) -> Option<i64> {
-        let number = i64::try_from(count.checked_mul(self.producers)?.checked_add(producer)?).ok()?;
+        let number =
+            i64::try_from(count.checked_mul(self.producers)?.checked_add(producer)?).ok()?;
         (number < Self::BEFORE_NOW_MS).then(|| self.start_ms + number)
     }
 

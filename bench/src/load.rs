@@ -1,0 +1,220 @@
+//! A topic and the producers that write to it, ready to run.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use chronik_protocol::messages::ProduceRequest;
+
+use crate::engine::{Load, Pace, Tally};
+use crate::error::BenchError;
+use crate::produce::answer::GoodAnswer;
+use crate::produce::batch::{BatchShape, BatchTemplate, Numbering};
+use crate::produce::template::ProduceTemplate;
+use crate::produce::{Exchange, Produce};
+use crate::topic::{Topic, TopicSpec};
+use crate::wire::Wire;
+
+/// The newest version of Produce that names topics; the next has their ids instead.
+const PRODUCE_VERSION_MAX: i16 = 12;
+/// Different batches there are: more would only push each other out of the client's caches.
+const SEEDS: u64 = 8;
+/// Largest answer to a Produce request that is believed.
+const ANSWER_BYTES_MAX: usize = 16 << 20;
+
+/// What producers do.
+#[derive(Clone, PartialEq, Debug)]
+pub struct ProducePlan {
+    /// When the server answers: 0, 1, or −1 for all.
+    pub acks: i16,
+    /// What a batch holds.
+    pub shape: BatchShape,
+    /// Partitions of the topic.
+    pub partitions: usize,
+    /// Batches in a request, each for another partition.
+    pub batches_per_request: usize,
+    /// Connections, each with a producer.
+    pub connections: usize,
+    /// Requests under way on each.
+    pub in_flight: usize,
+    /// Records a second over all of them; `None`: closed loop.
+    pub rate: Option<f64>,
+    /// Threads of the client.
+    pub threads: usize,
+    /// Ends after so many requests.
+    pub requests_max: Option<u64>,
+}
+
+impl ProducePlan {
+    /// Records of one request.
+    #[must_use]
+    pub const fn request_records(&self) -> u64 {
+        (self.shape.records * self.batches_per_request) as u64
+    }
+
+    /// Requests under way at a time where that is what limits.
+    #[must_use]
+    pub fn closed_loop_slots(&self) -> Option<u64> {
+        self.rate.is_none().then_some((self.connections * self.in_flight) as u64)
+    }
+}
+
+/// Name of an acks level, as clients are configured.
+#[must_use]
+pub fn acks_name(acks: i16) -> &'static str {
+    match acks {
+        0 => "acks=0",
+        1 => "acks=1",
+        _ => "acks=all",
+    }
+}
+
+/// Producers and their topic, before a connection is made.
+pub struct Producers {
+    /// Where they write.
+    pub topic: Topic,
+    /// How their batches are numbered.
+    pub numbering: Numbering,
+    /// What they do.
+    pub plan: ProducePlan,
+    exchanges: Arc<[Exchange]>,
+    /// For each leader, the exchanges with its partitions.
+    routes: Vec<(SocketAddr, Arc<[usize]>)>,
+}
+
+impl Producers {
+    /// Encodes all requests to a topic.
+    ///
+    /// # Errors
+    /// [`BenchError`].
+    pub fn prepare(wire: &Wire, topic: Topic, plan: ProducePlan) -> Result<Self, BenchError> {
+        let version = wire.version::<ProduceRequest>(PRODUCE_VERSION_MAX)?;
+        let templates: Vec<BatchTemplate> =
+            (0..SEEDS).map(|seed| BatchTemplate::build(plan.shape, seed)).collect();
+        let mut leaders: Vec<SocketAddr> = topic.leaders.clone();
+        leaders.sort_unstable();
+        leaders.dedup();
+        let mut exchanges = Vec::new();
+        let mut routes = Vec::new();
+        for leader in leaders {
+            let led: Vec<usize> = (0..topic.leaders.len())
+                .filter(|partition| topic.leaders[*partition] == leader)
+                .collect();
+            let first = exchanges.len();
+            for partitions in requests(&led, plan.batches_per_request) {
+                exchanges.push(exchange(version, &topic.name, &plan, &partitions, &templates)?);
+            }
+            routes.push((leader, (first..exchanges.len()).collect()));
+        }
+        let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |t| t.as_millis());
+        let now_ms = i64::try_from(now_ms).unwrap_or(i64::MAX);
+        let numbering = Numbering::begin(now_ms, plan.connections as u64);
+        Ok(Self { topic, numbering, plan, exchanges: exchanges.into(), routes })
+    }
+
+    /// One load a thread, the connections spread over them and over the leaders.
+    #[must_use]
+    pub fn loads(&self) -> Vec<Load<Produce>> {
+        let threads = self.plan.threads.min(self.plan.connections);
+        (0..threads).map(|thread| self.load(thread, threads)).collect()
+    }
+
+    fn load(&self, thread: usize, threads: usize) -> Load<Produce> {
+        let plan = &self.plan;
+        let mut traffic = Produce::new(Arc::clone(&self.exchanges), self.numbering, plan.acks);
+        if let Some(requests) = plan.requests_max {
+            let (share, rest) = (requests / threads as u64, requests % threads as u64);
+            traffic = traffic.limited(share + u64::from((thread as u64) < rest));
+        }
+        let mut addresses = Vec::new();
+        for number in (thread..plan.connections).step_by(threads) {
+            let (leader, route) = &self.routes[number % self.routes.len()];
+            addresses.push(*leader);
+            traffic.add_producer(number as u64, plan.partitions, Arc::clone(route));
+        }
+        let share = addresses.len() as f64 / plan.connections as f64;
+        let pace = match plan.rate {
+            Some(rate) => Pace::Rate(rate / plan.request_records() as f64 * share),
+            None => Pace::Closed,
+        };
+        Load {
+            name: format!("producers-{thread}"),
+            addresses,
+            traffic,
+            in_flight: plan.in_flight,
+            pace,
+            frame_bytes_max: ANSWER_BYTES_MAX,
+        }
+    }
+}
+
+/// The partitions of each request: all of them in turn, `count` at a time. The last begins early where they
+/// do not divide, so that all requests are of one size.
+fn requests(partitions: &[usize], count: usize) -> Vec<Vec<usize>> {
+    let count = count.min(partitions.len());
+    let last = partitions.len() - count;
+    (0..partitions.len())
+        .step_by(count)
+        .map(|first| partitions[first.min(last)..][..count].to_vec())
+        .collect()
+}
+
+fn exchange(
+    version: i16,
+    topic: &str,
+    plan: &ProducePlan,
+    partitions: &[usize],
+    templates: &[BatchTemplate],
+) -> Result<Exchange, BenchError> {
+    let batches: Vec<(i32, &BatchTemplate)> = partitions
+        .iter()
+        .map(|partition| {
+            let index = i32::try_from(*partition).expect("Kafka counts partitions in 32 bits");
+            (index, &templates[partition % templates.len()])
+        })
+        .collect();
+    let count = partitions.len() as u64;
+    Ok(Exchange {
+        request: ProduceTemplate::encode(version, topic, plan.acks, &batches)?,
+        answer: GoodAnswer::new(version, topic, batches.len())?,
+        moves: Tally::request(count * plan.shape.records as u64, count * plan.shape.value_bytes()),
+        batch_offsets: plan.shape.records as i64,
+    })
+}
+
+/// A topic for one measurement. Batches are numbered by timestamps that lie in the past: they are not to be
+/// taken for old ones.
+#[must_use]
+pub fn topic_spec(
+    name: String,
+    partitions: usize,
+    replication_factor: i16,
+    configs: &[(String, String)],
+) -> TopicSpec {
+    let mut configs = configs.to_vec();
+    if !configs.iter().any(|(key, _)| key == "retention.ms") {
+        configs.push(("retention.ms".to_owned(), "-1".to_owned()));
+    }
+    let partitions = i32::try_from(partitions).unwrap_or(i32::MAX);
+    TopicSpec { name, partitions, replication_factor, configs }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_partition_has_a_request_and_all_requests_are_of_one_size() {
+        assert_eq!(requests(&[0, 1, 2, 3, 4], 2), [vec![0, 1], vec![2, 3], vec![3, 4]]);
+        assert_eq!(requests(&[7, 8], 1), [[7], [8]]);
+        assert_eq!(requests(&[7, 8], 5), [[7, 8]]);
+    }
+
+    #[test]
+    fn numbered_topics_do_not_expire_unless_told_to() {
+        let spec = topic_spec("t".to_owned(), 3, -1, &[]);
+        assert_eq!(spec.configs, [("retention.ms".to_owned(), "-1".to_owned())]);
+        let told = [("retention.ms".to_owned(), "7".to_owned())];
+        assert_eq!(topic_spec("t".to_owned(), 3, -1, &told).configs, told);
+    }
+}

@@ -1,0 +1,102 @@
+//! The servers of a run: named ones, and a node of our own.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use crate::cli::TargetOptions;
+use crate::embedded::EmbeddedNode;
+use crate::error::BenchError;
+use crate::host;
+use crate::process::{self, Usage};
+use crate::report::TargetFacts;
+use crate::wire::{Wire, resolve};
+
+/// Name of the node of our own.
+pub const EMBEDDED: &str = "chronik";
+/// Name of a broker that was given without one.
+const UNNAMED: &str = "broker";
+
+/// A server that is measured.
+#[derive(Debug)]
+pub struct Target {
+    /// In the table.
+    pub name: String,
+    /// Where it is asked.
+    pub address: SocketAddr,
+    /// Its process, if it is one of this machine and may be seen.
+    pub pid: Option<u32>,
+    node: Option<EmbeddedNode>,
+}
+
+impl Target {
+    /// Opens what the options name. `program` is this program's executable.
+    ///
+    /// # Errors
+    /// [`BenchError`]: nothing runs then.
+    pub fn open(options: &TargetOptions, program: &Path) -> Result<Vec<Self>, BenchError> {
+        let mut named = options.target.clone();
+        named.extend(options.bootstrap.iter().map(|at| (UNNAMED.to_owned(), at.clone())));
+        let embedded = options.embedded || named.is_empty();
+        if embedded {
+            named.push((EMBEDDED.to_owned(), String::new()));
+        }
+        for (index, (name, _)) in named.iter().enumerate() {
+            if named[..index].iter().any(|(other, _)| other == name) {
+                let what = format!("--target {name}: another one has that name");
+                return Err(BenchError::Options(what));
+            }
+        }
+        if !embedded && (options.data_dir.is_some() || !options.node_flag.is_empty()) {
+            let what = "--data-dir and --node-flag are for the embedded node: add --embedded";
+            return Err(BenchError::Options(what.to_owned()));
+        }
+        if embedded {
+            named.pop();
+        }
+        let mut targets = Vec::with_capacity(named.len() + 1);
+        for (name, address) in named {
+            let address = resolve(&address)?;
+            // Whether it answers shows before anything else is begun.
+            Wire::connect(address)?;
+            targets.push(Self { name, address, pid: process::listener(address), node: None });
+        }
+        if embedded {
+            let parent = options.data_dir.clone().unwrap_or_else(std::env::temp_dir);
+            let node = EmbeddedNode::start(program, &parent, &options.node_flag)?;
+            targets.push(Self {
+                name: EMBEDDED.to_owned(),
+                address: node.address(),
+                pid: Some(node.pid()),
+                node: Some(node),
+            });
+        }
+        Ok(targets)
+    }
+
+    /// What its process has used so far.
+    #[must_use]
+    pub fn usage(&self) -> Option<Usage> {
+        process::usage(self.pid?)
+    }
+
+    /// Where its data is, if that is known.
+    #[must_use]
+    pub fn data_dir(&self) -> Option<PathBuf> {
+        self.node.as_ref().map(|node| node.data_dir().to_owned())
+    }
+
+    /// For the head of the report.
+    #[must_use]
+    pub fn facts(&self) -> TargetFacts {
+        let unknown = || "unknown".to_owned();
+        let mut facts = vec![("at".to_owned(), self.address.to_string())];
+        facts.push(("pid".to_owned(), self.pid.map_or_else(unknown, |pid| pid.to_string())));
+        if let Some(node) = &self.node {
+            facts.push((
+                "data on".to_owned(),
+                host::filesystem(node.data_dir()).unwrap_or_else(unknown),
+            ));
+        }
+        TargetFacts { name: self.name.clone(), facts }
+    }
+}
