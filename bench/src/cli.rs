@@ -6,6 +6,8 @@ use std::time::Duration;
 use chronik_shards::format::compression::Codec;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::floor::FloorServerOptions;
+
 /// Measures brokers that speak the Kafka protocol.
 ///
 /// Without --bootstrap or --target it starts a Chronik node of its own in a temporary directory.
@@ -29,12 +31,27 @@ pub enum Workload {
     /// Keyed producers over many partitions, against the same over six
     #[command(after_help = Defaults::MANY_PARTITIONS.help())]
     ManyPartitions(ManyPartitionsOptions),
+    /// The bare limits of this machine: sockets, disk, both together, the client
+    #[command(after_help = Defaults::ACKS.help())]
+    Floor(FloorWorkloadOptions),
     /// Many connections with a producer each, against sixteen
     #[command(after_help = Defaults::MANY_CONNECTIONS.help())]
     ManyConnections(WorkloadOptions),
 }
 
 impl Workload {
+    /// The options of one that measures brokers.
+    #[must_use]
+    pub const fn compared(&self) -> Option<&WorkloadOptions> {
+        match self {
+            Self::Acks(options) | Self::Requests(options) | Self::ManyConnections(options) => {
+                Some(options)
+            }
+            Self::ManyPartitions(options) => Some(&options.common),
+            Self::Floor(_) => None,
+        }
+    }
+
     /// Its name on the command line.
     #[must_use]
     pub const fn name(&self) -> &'static str {
@@ -42,6 +59,7 @@ impl Workload {
             Self::Acks(_) => "acks",
             Self::Requests(_) => "requests",
             Self::ManyPartitions(_) => "many-partitions",
+            Self::Floor(_) => "floor",
             Self::ManyConnections(_) => "many-connections",
         }
     }
@@ -56,6 +74,39 @@ pub struct WorkloadOptions {
     /// Which load.
     #[command(flatten)]
     pub load: LoadOptions,
+    /// What it is compared with.
+    #[command(flatten)]
+    pub floor: FloorOptions,
+}
+
+/// The bare server beside the measured ones.
+#[derive(Args, Clone, Debug, Default)]
+#[command(next_help_heading = "Floor")]
+pub struct FloorOptions {
+    /// Do not measure the bare server in the same rounds
+    #[arg(long)]
+    pub no_floor: bool,
+    /// Where the bare server puts its log [default: where the embedded node puts its data]
+    #[arg(long, value_name = "DIR")]
+    pub floor_dir: Option<PathBuf>,
+    /// How it runs.
+    #[command(flatten)]
+    pub server: FloorServerOptions,
+}
+
+/// What `floor` takes.
+#[derive(Args, Clone, Debug)]
+pub struct FloorWorkloadOptions {
+    /// Where the bare server puts its log: a directory on the disk that is to be measured
+    /// [default: the system's directory for temporary files]
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// Which load.
+    #[command(flatten)]
+    pub load: LoadOptions,
+    /// How the bare server runs.
+    #[command(flatten)]
+    pub server: FloorServerOptions,
 }
 
 /// What `many-partitions` takes.

@@ -6,6 +6,7 @@ use chronik_protocol::EncodeError;
 
 use crate::embedded::EmbeddedError;
 use crate::engine::EngineError;
+use crate::floor::FloorError;
 use crate::wire::WireError;
 
 /// Why a run has no figures. One line that says what to do, or whose fault it is.
@@ -20,6 +21,9 @@ pub enum BenchError {
     /// A node of our own.
     #[error(transparent)]
     Embedded(#[from] EmbeddedError),
+    /// The bare server.
+    #[error(transparent)]
+    Floor(#[from] FloorError),
     /// A request has no form in the server's version.
     #[error("encoding a request: {0}")]
     Encode(#[from] EncodeError),

@@ -88,7 +88,35 @@ impl Producers {
     /// # Errors
     /// [`BenchError`].
     pub fn prepare(wire: &Wire, topic: Topic, plan: ProducePlan) -> Result<Self, BenchError> {
-        let version = wire.version::<ProduceRequest>(PRODUCE_VERSION_MAX)?;
+        Self::encode(wire.version::<ProduceRequest>(PRODUCE_VERSION_MAX)?, topic, plan)
+    }
+
+    /// Encodes the requests that a broker would get, for a server that is none and listens at `addresses`: the
+    /// connections go to them in turn.
+    ///
+    /// # Errors
+    /// [`BenchError`].
+    ///
+    /// # Panics
+    /// Without addresses.
+    pub fn bare_loads(
+        plan: ProducePlan,
+        addresses: &[SocketAddr],
+    ) -> Result<Vec<Load<Produce>>, BenchError> {
+        let topic = Topic {
+            // As long as the names that brokers get.
+            name: "chronik-bench-1700000000-10000-10".to_owned(),
+            leaders: vec![addresses[0]; plan.partitions],
+        };
+        let mut loads = Self::encode(PRODUCE_VERSION_MAX, topic, plan)?.loads();
+        let places = loads.iter_mut().flat_map(|load| &mut load.addresses);
+        for (place, address) in places.zip(addresses.iter().cycle()) {
+            *place = *address;
+        }
+        Ok(loads)
+    }
+
+    fn encode(version: i16, topic: Topic, plan: ProducePlan) -> Result<Self, BenchError> {
         let templates: Vec<BatchTemplate> =
             (0..SEEDS).map(|seed| BatchTemplate::build(plan.shape, seed)).collect();
         let mut leaders: Vec<SocketAddr> = topic.leaders.clone();

@@ -7,6 +7,7 @@ use chronik::boot::stop_signals;
 use chronik_bench::cli::CommandLine;
 use chronik_bench::embedded;
 use chronik_bench::engine::StopFlag;
+use chronik_bench::floor::server;
 use chronik_bench::workloads;
 use clap::Parser;
 
@@ -15,8 +16,10 @@ const EXIT_INTERRUPTED: i32 = 130;
 
 fn main() -> ExitCode {
     let mut arguments = std::env::args_os().skip(1);
-    if arguments.next().is_some_and(|first| first == embedded::SUBCOMMAND) {
-        return embedded::serve(arguments);
+    match arguments.next() {
+        Some(first) if first == embedded::SUBCOMMAND => return embedded::serve(arguments),
+        Some(first) if first == server::SUBCOMMAND => return server::serve_process(arguments),
+        _ => {}
     }
     match run() {
         Ok(()) => ExitCode::SUCCESS,

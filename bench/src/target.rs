@@ -73,6 +73,12 @@ impl Target {
         Ok(targets)
     }
 
+    /// A server of this machine that is no broker.
+    #[must_use]
+    pub fn bare(name: &str, address: SocketAddr, pid: u32) -> Self {
+        Self { name: name.to_owned(), address, pid: Some(pid), node: None }
+    }
+
     /// What its process has used so far.
     #[must_use]
     pub fn usage(&self) -> Option<Usage> {

@@ -5,6 +5,7 @@
 //! same bytes from the same client. It looks at twelve bytes of each frame. What a broker does beyond that (checks,
 //! offsets, partitions, segments) is what the ratio to it shows.
 
+mod cell;
 mod connection;
 pub mod disk;
 mod frames;
@@ -15,6 +16,7 @@ pub mod traffic;
 
 use std::io;
 
+pub use cell::{FLOOR, FloorCell};
 pub use group::GroupOptions;
 pub use server::{FloorServer, FloorServerOptions, Service};
 pub use traffic::{Bare, BareAnswer};

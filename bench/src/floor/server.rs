@@ -16,8 +16,8 @@ use chronik_shards::io::runtime::{self, ExecutorPlan, ShardCpus};
 use chronik_shards::model::ShardId;
 use chronik_tuning::host::Host;
 use chronik_tuning::plan::Plan;
-use chronik_tuning::profile::Profile;
-use clap::{Args, ValueEnum};
+use chronik_tuning::profile::{DEFAULT_PROFILE, Profile, ShardCount};
+use clap::{Args, Parser, ValueEnum};
 use glommio::net::TcpListener;
 
 use super::FloorError;
@@ -54,43 +54,63 @@ impl Service {
 }
 
 /// How a bare server runs.
-#[derive(Args, Clone, Debug, PartialEq, Eq)]
+#[derive(Args, Clone, Debug, Default, PartialEq, Eq)]
+#[command(next_help_heading = "Floor")]
 pub struct FloorServerOptions {
-    /// Profile that says which cores: development, latency, throughput, shared-host, or a file
-    #[arg(long, value_name = "NAME|FILE", default_value = chronik_tuning::profile::DEFAULT_PROFILE)]
-    pub floor_profile: String,
-    /// Cores of the bare server, one executor each [default: as many as the profile has]
+    /// Profile that says which cores the bare server has [default: that of the embedded node]
+    #[arg(long, value_name = "NAME|FILE")]
+    pub floor_profile: Option<String>,
+    /// Cores of the bare server, an executor each [default: one for each shard of the profile or the embedded node]
     #[arg(long, value_name = "COUNT")]
     pub floor_cores: Option<u16>,
-    /// Most bytes of one commit of the bare server
-    #[arg(long, value_name = "BYTES", default_value_t = 1 << 20)]
-    pub floor_commit_bytes: usize,
-    /// Commits of the bare server that are written at once
-    #[arg(long, value_name = "COUNT", default_value_t = 2)]
-    pub floor_commits: usize,
+    /// Let the kernel move the bare server's executors
+    #[arg(long)]
+    pub floor_no_pin: bool,
+    /// Most bytes of one commit of the bare server [default: 1048576]
+    #[arg(long, value_name = "BYTES")]
+    pub floor_commit_bytes: Option<usize>,
+    /// Commits of the bare server that are written at once [default: 2]
+    #[arg(long, value_name = "COUNT")]
+    pub floor_commits: Option<usize>,
 }
 
+const COMMIT_BYTES: usize = 1 << 20;
+const COMMITS: usize = 2;
+
 impl FloorServerOptions {
+    /// Takes what is not given from the flags of the node that it is compared with.
+    pub fn follow_node(&mut self, node_flags: &[String]) {
+        let line = std::iter::once("chronik-server").chain(node_flags.iter().map(String::as_str));
+        // Flags that a server does not take are refused where the node is started.
+        let Ok(node) = chronik::cli::CommandLine::try_parse_from(line) else { return };
+        self.floor_profile = self.floor_profile.take().or(node.profile);
+        self.floor_cores = self.floor_cores.or(node.shards);
+        self.floor_no_pin |= node.no_pin;
+    }
+
     fn check(&self) -> Result<GroupOptions, FloorError> {
         let refuse = |what: &str| Err(FloorError::Options(what.to_owned()));
-        let (bytes, commits) = (self.floor_commit_bytes, self.floor_commits);
-        if !(4096..=8 << 20).contains(&bytes) || !bytes.is_multiple_of(4096) {
+        let group_bytes = self.floor_commit_bytes.unwrap_or(COMMIT_BYTES);
+        let in_flight_max = self.floor_commits.unwrap_or(COMMITS);
+        if !(4096..=8 << 20).contains(&group_bytes) || !group_bytes.is_multiple_of(4096) {
             return refuse("--floor-commit-bytes: a multiple of 4096 up to 8 MiB is due");
         }
-        if !(1..=4).contains(&commits) {
+        if !(1..=4).contains(&in_flight_max) {
             return refuse("--floor-commits: 1 to 4 are possible");
         }
-        Ok(GroupOptions { group_bytes: bytes, in_flight_max: commits, file_bytes: FILE_BYTES })
+        Ok(GroupOptions { group_bytes, in_flight_max, file_bytes: FILE_BYTES })
     }
 
     fn to_arguments(&self) -> Vec<String> {
-        let mut arguments = vec![
-            format!("--floor-profile={}", self.floor_profile),
-            format!("--floor-commit-bytes={}", self.floor_commit_bytes),
-            format!("--floor-commits={}", self.floor_commits),
-        ];
-        arguments.extend(self.floor_cores.map(|cores| format!("--floor-cores={cores}")));
-        arguments
+        let number = |name: &str, value: Option<usize>| value.map(|n| format!("--{name}={n}"));
+        let profile = self.floor_profile.as_ref().map(|name| format!("--floor-profile={name}"));
+        profile
+            .into_iter()
+            .chain(number("floor-cores", self.floor_cores.map(usize::from)))
+            .chain(self.floor_no_pin.then(|| "--floor-no-pin".to_owned()))
+            .chain(number("floor-commit-bytes", self.floor_commit_bytes))
+            .chain(number("floor-commits", self.floor_commits))
+            .collect()
     }
 
     /// The plan that a broker with this profile would have here.
@@ -99,10 +119,12 @@ impl FloorServerOptions {
     /// [`FloorError::Plan`].
     pub fn plan(&self) -> Result<Plan, FloorError> {
         let failed = |error: &dyn std::fmt::Display| FloorError::Plan(error.to_string());
-        let mut profile = Profile::load(&self.floor_profile).map_err(|error| failed(&error))?;
+        let name = self.floor_profile.as_deref().unwrap_or(DEFAULT_PROFILE);
+        let mut profile = Profile::load(name).map_err(|error| failed(&error))?;
         if let Some(cores) = self.floor_cores {
-            profile.shards = chronik_tuning::profile::ShardCount::Count(cores);
+            profile.shards = ShardCount::Count(cores);
         }
+        profile.pin &= !self.floor_no_pin;
         let host = Host::read().map_err(|error| failed(&error))?;
         Plan::resolve(&profile, &host).map_err(|error| failed(&error))
     }
@@ -157,12 +179,12 @@ impl FloorServer {
         Err(FloorError::NotReady)
     }
 
-    /// Where connections go: in turn to each core.
+    /// Where a service is offered: by each core at one address.
     #[must_use]
-    pub fn addresses(&self, service: Service, connections: usize) -> Vec<SocketAddr> {
+    pub fn addresses(&self, service: Service) -> &[SocketAddr] {
         let found = self.addresses.iter().find(|(offered, _)| *offered == service);
         let (_, cores) = found.expect("a server that is ready offers every service");
-        cores.iter().copied().cycle().take(connections).collect()
+        cores
     }
 
     /// Its process.
@@ -193,12 +215,29 @@ fn fresh_directory(parent: &Path) -> io::Result<PathBuf> {
     unreachable!("numbers do not end")
 }
 
-/// The process itself: serves until its standard input ends.
-pub fn main(options: &FloorServerOptions, directory: &Path) -> ExitCode {
-    match run(options, directory) {
+/// The hidden subcommand's arguments.
+#[derive(Parser, Debug)]
+#[command(name = "chronik-bench")]
+struct ServerCommand {
+    #[command(flatten)]
+    options: FloorServerOptions,
+    /// Empty, and the server's own
+    #[arg(long)]
+    directory: PathBuf,
+}
+
+/// What the process of the server does: serves until its standard input ends. `arguments` are those behind the
+/// subcommand.
+pub fn serve_process(arguments: impl IntoIterator<Item = std::ffi::OsString>) -> ExitCode {
+    let name = std::ffi::OsString::from(SUBCOMMAND);
+    let command = ServerCommand::parse_from(std::iter::once(name).chain(arguments));
+    let served = run(&command.options, &command.directory);
+    // Its files have no names any more; nothing but directories is there.
+    drop(fs::remove_dir_all(&command.directory));
+    match served {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("chronik-bench: the bare server: {error}");
+            eprintln!("chronik-bench: {error}");
             ExitCode::FAILURE
         }
     }

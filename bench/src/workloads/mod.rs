@@ -1,6 +1,7 @@
 //! One file a subcommand, and what they share: cells of producers, measured in interleaved rounds.
 
 mod acks;
+mod floor;
 mod many_connections;
 mod many_partitions;
 mod produce_cell;
@@ -11,13 +12,15 @@ use std::io::{BufWriter, Write};
 use std::path::Path;
 use std::time::Duration;
 
-use crate::cli::{CommandLine, Workload};
+use crate::cli::{CommandLine, FloorOptions, Workload, WorkloadOptions};
 use crate::engine::StopFlag;
 use crate::error::BenchError;
+use crate::floor::{FloorCell, FloorServer, FloorServerOptions, Service};
 use crate::host;
+use crate::load::ProducePlan;
 use crate::measure::{Timing, unless_stopped};
 use crate::progress::Progress;
-use crate::report::{Cell, Report, write_percentiles};
+use crate::report::{Cell, Report, Round, write_percentiles};
 use crate::rounds::interleaved;
 use crate::settings::Settings;
 use crate::target::Target;
@@ -26,24 +29,81 @@ use produce_cell::ProduceCell;
 /// What creating and deleting topics, connecting and draining take of a round, roughly: for the time that is shown as left.
 const ROUND_OVERHEAD: Duration = Duration::from_millis(500);
 
+/// What the last column stands for.
+const FLOOR_NOTE: &str = "of floor: MB/s over those of a bare server on the same cores, which gets the same requests, \
+     writes them to the disk in groups and answers, and does nothing else";
+
 /// Runs what the command line says. `program` is this program's executable, for the embedded node.
 ///
 /// # Errors
 /// [`BenchError`].
 pub fn run(command: CommandLine, program: &Path, stop: &StopFlag) -> Result<Report, BenchError> {
-    let run = Run { program, stop };
+    let floor = match command.workload.compared() {
+        Some(options) => start_floor(options, program)?,
+        None => None,
+    };
+    let run = Run { program, stop, floor };
     match command.workload {
         Workload::Acks(options) => acks::run(&run, options),
         Workload::Requests(options) => requests::run(&run, options),
         Workload::ManyPartitions(options) => many_partitions::run(&run, options),
+        Workload::Floor(options) => floor::run(&run, options),
         Workload::ManyConnections(options) => many_connections::run(&run, options),
     }
+}
+
+/// The bare server that a workload is compared with, unless it is told not to.
+fn start_floor(
+    options: &WorkloadOptions,
+    program: &Path,
+) -> Result<Option<FloorServer>, BenchError> {
+    let FloorOptions { no_floor, floor_dir, mut server } = options.floor.clone();
+    if no_floor {
+        if floor_dir.is_some() || server != FloorServerOptions::default() {
+            let what = "--no-floor: without a floor the other --floor options have no effect";
+            return Err(BenchError::Options(what.to_owned()));
+        }
+        return Ok(None);
+    }
+    server.follow_node(&options.targets.node_flag);
+    let parent = floor_dir.or_else(|| options.targets.data_dir.clone());
+    let parent = parent.unwrap_or_else(std::env::temp_dir);
+    Ok(Some(FloorServer::start(program, &parent, &server)?))
 }
 
 /// What every workload needs.
 struct Run<'a> {
     program: &'a Path,
     stop: &'a StopFlag,
+    floor: Option<FloorServer>,
+}
+
+/// What is measured in turn.
+enum AnyCell {
+    Broker(ProduceCell),
+    Floor(FloorCell),
+}
+
+/// The cells of the bare server that belong to cells of brokers: the same requests, each once. With the
+/// number of each broker's.
+fn floor_cells(cells: &[ProduceCell]) -> (Vec<FloorCell>, Vec<usize>) {
+    let mut floors: Vec<FloorCell> = Vec::new();
+    let mut of_cells = Vec::with_capacity(cells.len());
+    for cell in cells {
+        // A floor that answers fits all acks levels: what it does is what every one of them has done in the end.
+        let plan = ProducePlan { acks: 1, ..cell.plan.clone() };
+        let known = floors.iter().position(|floor| floor.plan == plan);
+        of_cells.push(known.unwrap_or(floors.len()));
+        if known.is_none() {
+            let load = if cell.load.starts_with("acks=") {
+                "commit".to_owned()
+            } else {
+                format!("commit, {}", cell.load)
+            };
+            floors.push(FloorCell { service: Service::Commit, load, plan });
+        }
+    }
+    (floors, of_cells)
 }
 
 impl Run<'_> {
@@ -56,6 +116,17 @@ impl Run<'_> {
     ) -> Result<Measured, BenchError> {
         let warm_up = Timing { ramp: Duration::ZERO, window: settings.warm_up };
         let timing = Timing { ramp: settings.ramp, window: settings.duration };
+        let (floors, floor_of) = match &self.floor {
+            Some(_) => floor_cells(&cells),
+            None => (Vec::new(), Vec::new()),
+        };
+        let closed: Vec<bool> = cells.iter().map(|cell| cell.plan.rate.is_none()).collect();
+        let brokers = cells.len();
+        let cells: Vec<AnyCell> = cells
+            .into_iter()
+            .map(AnyCell::Broker)
+            .chain(floors.into_iter().map(AnyCell::Floor))
+            .collect();
         let count = u32::try_from(cells.len()).unwrap_or(u32::MAX);
         let rounds = u32::try_from(settings.rounds).unwrap_or(u32::MAX);
         let planned = (warm_up.total() + (timing.total() + ROUND_OVERHEAD) * rounds) * count;
@@ -65,13 +136,16 @@ impl Run<'_> {
                 progress.begin(format!("warm-up, {}", cell.label(targets)));
                 // Verified with the rounds, or a warm-up would take longer to read than to write.
                 let unverified = Settings { verify: false, ..settings.clone() };
-                cell.measure(targets, &unverified, warm_up, self.stop, &mut progress)?;
+                self.measure(cell, targets, &unverified, warm_up, &mut progress)?;
                 progress.end(warm_up.total());
             }
         }
         let mut measured = Measured::default();
         for cell in &cells {
-            measured.cells.push(cell.empty(targets, settings)?);
+            measured.cells.push(match cell {
+                AnyCell::Broker(cell) => cell.empty(targets, settings)?,
+                AnyCell::Floor(cell) => cell.empty(),
+            });
         }
         for (round, order) in interleaved(cells.len(), settings.rounds).iter().enumerate() {
             for index in order {
@@ -80,14 +154,51 @@ impl Run<'_> {
                 let label = cell.label(targets);
                 progress.begin(format!("round {} of {}, {label}", round + 1, settings.rounds));
                 let (figures, notes) =
-                    cell.measure(targets, settings, timing, self.stop, &mut progress)?;
+                    self.measure(cell, targets, settings, timing, &mut progress)?;
                 measured.cells[*index].rounds.push(figures);
                 measured.notes.extend(notes);
                 progress.end(timing.total() + ROUND_OVERHEAD);
             }
         }
         progress.clear();
+        for (cell, floor) in floor_of.iter().enumerate().filter(|(cell, _)| closed[*cell]) {
+            let median = |cell: &Cell| cell.over_rounds(|round| Some(round.bytes_per_second()));
+            let floor = median(&measured.cells[brokers + floor]);
+            let found = median(&measured.cells[cell]);
+            measured.cells[cell].ratio_to_floor = found
+                .zip(floor.filter(|floor| floor.median > 0.0))
+                .map(|(found, floor)| found.median / floor.median);
+        }
+        if !floor_of.is_empty() {
+            measured.notes.push(FLOOR_NOTE.to_owned());
+        }
         Ok(measured)
+    }
+
+    fn measure(
+        &self,
+        cell: &AnyCell,
+        targets: &[Target],
+        settings: &Settings,
+        timing: Timing,
+        progress: &mut Progress,
+    ) -> Result<(Round, Vec<String>), BenchError> {
+        match cell {
+            AnyCell::Broker(cell) => cell.measure(targets, settings, timing, self.stop, progress),
+            AnyCell::Floor(cell) => {
+                let server = self.floor.as_ref().expect("its cells are made where it runs");
+                Ok((cell.measure(server, timing, self.stop, progress)?, Vec::new()))
+            }
+        }
+    }
+}
+
+impl AnyCell {
+    fn label(&self, targets: &[Target]) -> String {
+        match self {
+            Self::Broker(cell) => cell.label(targets),
+            Self::Floor(cell) => cell.label(),
+        }
     }
 }
 
