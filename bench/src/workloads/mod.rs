@@ -1,10 +1,12 @@
 //! One file a subcommand, and what they share: cells of producers, measured in interleaved rounds.
 
 mod acks;
+mod catchup;
 mod many_connections;
 mod many_partitions;
 mod produce_cell;
 mod requests;
+mod tail;
 
 use std::fs::{self, File};
 use std::io::{BufWriter, Write};
@@ -37,6 +39,8 @@ pub fn run(command: CommandLine, program: &Path, stop: &StopFlag) -> Result<Repo
         Workload::Requests(options) => requests::run(&run, options),
         Workload::ManyPartitions(options) => many_partitions::run(&run, options),
         Workload::ManyConnections(options) => many_connections::run(&run, options),
+        Workload::Tail(options) => tail::run(&run, options),
+        Workload::Catchup(options) => catchup::run(&run, options),
     }
 }
 
