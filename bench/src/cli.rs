@@ -24,10 +24,10 @@ pub struct CommandLine {
 pub enum Workload {
     /// Producers with acks 0, 1 and all, in turn
     #[command(after_help = Defaults::ACKS.help())]
-    Acks(WorkloadOptions),
+    Acks(ProducerOptions),
     /// One record a request: how many, and how fast at half of that
     #[command(after_help = Defaults::REQUESTS.help())]
-    Requests(WorkloadOptions),
+    Requests(ProducerOptions),
     /// Keyed producers over many partitions, against the same over six
     #[command(after_help = Defaults::MANY_PARTITIONS.help())]
     ManyPartitions(ManyPartitionsOptions),
@@ -36,19 +36,25 @@ pub enum Workload {
     Floor(FloorWorkloadOptions),
     /// Many connections with a producer each, against sixteen
     #[command(after_help = Defaults::MANY_CONNECTIONS.help())]
-    ManyConnections(WorkloadOptions),
+    ManyConnections(ProducerOptions),
+    /// End to end: records that are read while they are written
+    #[command(after_help = Defaults::TAIL.help())]
+    Tail(TailOptions),
+    /// Producers at a fixed rate, alone and beside a reader of a long cold backlog
+    #[command(after_help = Defaults::CATCHUP.help())]
+    Catchup(CatchupOptions),
 }
 
 impl Workload {
-    /// The options of one that measures brokers.
+    /// Which servers, and what the bare one does, of a workload that has it beside them.
     #[must_use]
-    pub const fn compared(&self) -> Option<&WorkloadOptions> {
+    pub const fn compared(&self) -> Option<(&TargetOptions, &FloorOptions)> {
         match self {
             Self::Acks(options) | Self::Requests(options) | Self::ManyConnections(options) => {
-                Some(options)
+                Some((&options.common.targets, &options.floor))
             }
-            Self::ManyPartitions(options) => Some(&options.common),
-            Self::Floor(_) => None,
+            Self::ManyPartitions(options) => Some((&options.common.targets, &options.floor)),
+            Self::Floor(_) | Self::Tail(_) | Self::Catchup(_) => None,
         }
     }
 
@@ -61,6 +67,8 @@ impl Workload {
             Self::ManyPartitions(_) => "many-partitions",
             Self::Floor(_) => "floor",
             Self::ManyConnections(_) => "many-connections",
+            Self::Tail(_) => "tail",
+            Self::Catchup(_) => "catchup",
         }
     }
 }
@@ -74,7 +82,15 @@ pub struct WorkloadOptions {
     /// Which load.
     #[command(flatten)]
     pub load: LoadOptions,
-    /// What it is compared with.
+}
+
+/// What workloads of producers take, which have a floor.
+#[derive(Args, Clone, Debug)]
+pub struct ProducerOptions {
+    /// As the others.
+    #[command(flatten)]
+    pub common: WorkloadOptions,
+    /// What they are compared with.
     #[command(flatten)]
     pub floor: FloorOptions,
 }
@@ -115,12 +131,56 @@ pub struct ManyPartitionsOptions {
     /// As the others.
     #[command(flatten)]
     pub common: WorkloadOptions,
+    /// What they are compared with.
+    #[command(flatten)]
+    pub floor: FloorOptions,
     /// Partitions that it is compared with
     #[arg(long, value_name = "COUNT", default_value_t = 6)]
     pub few_partitions: usize,
     /// Bytes of values in a request, over all its batches
     #[arg(long, value_name = "BYTES", default_value_t = 256 << 10)]
     pub request_bytes: usize,
+}
+
+/// What `tail` takes.
+#[derive(Args, Clone, Debug)]
+pub struct TailOptions {
+    /// As the others.
+    #[command(flatten)]
+    pub common: WorkloadOptions,
+    /// How many read everything, each for itself
+    #[arg(long, value_name = "COUNT", default_value_t = 1)]
+    pub consumers: usize,
+    /// Most bytes of an answer to a consumer
+    #[arg(long, value_name = "BYTES", default_value_t = 8 << 20, value_parser = fetch_bytes())]
+    pub fetch_bytes: i32,
+    /// Most bytes of a partition in such an answer
+    #[arg(long, value_name = "BYTES", default_value_t = 1 << 20, value_parser = fetch_bytes())]
+    pub partition_fetch_bytes: i32,
+    /// How long the server may wait for a record, in milliseconds
+    #[arg(long, value_name = "MS", default_value_t = 500, value_parser = clap::value_parser!(i32).range(0..=60_000))]
+    pub fetch_wait_ms: i32,
+}
+
+/// What `catchup` takes.
+#[derive(Args, Clone, Debug)]
+pub struct CatchupOptions {
+    /// As the others.
+    #[command(flatten)]
+    pub common: WorkloadOptions,
+    /// Bytes of values that are written before, and read while producers write
+    #[arg(long, value_name = "BYTES", default_value_t = 4 << 30)]
+    pub backlog: u64,
+    /// Most bytes of an answer to the reader
+    #[arg(long, value_name = "BYTES", default_value_t = 8 << 20, value_parser = fetch_bytes())]
+    pub fetch_bytes: i32,
+    /// Most bytes of a partition in such an answer
+    #[arg(long, value_name = "BYTES", default_value_t = 1 << 20, value_parser = fetch_bytes())]
+    pub partition_fetch_bytes: i32,
+}
+
+fn fetch_bytes() -> clap::builder::RangedI64ValueParser<i32> {
+    clap::value_parser!(i32).range(1..=256 << 20)
 }
 
 /// Which servers are measured.
@@ -140,6 +200,10 @@ pub struct TargetOptions {
     /// [default: the system's directory for temporary files]
     #[arg(long, value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
+    /// Where a target keeps its data, if it runs on this machine: for its filesystem, and so that catchup can read
+    /// from the disk rather than from the page cache
+    #[arg(long, value_name = "NAME=DIR", value_parser = name_and_value)]
+    pub target_data: Vec<(String, String)>,
     /// A flag of chronik-server for the embedded node, such as --node-flag=--shards=1
     #[arg(long, value_name = "FLAG", allow_hyphen_values = true)]
     pub node_flag: Vec<String>,
@@ -236,6 +300,10 @@ impl Defaults {
     /// Of `many-connections`.
     pub const MANY_CONNECTIONS: Self =
         Self { batch_bytes: 16 << 10, connections: 1000, in_flight: 1, ..Self::ACKS };
+    /// Of `tail`.
+    pub const TAIL: Self = Self { ..Self::ACKS };
+    /// Of `catchup`.
+    pub const CATCHUP: Self = Self { batch_bytes: 16 << 10, rate: Some(50_000.0), ..Self::ACKS };
 
     fn help(&self) -> String {
         let rate = self.rate.map(|rate| format!(" --rate {rate}")).unwrap_or_default();
@@ -301,7 +369,7 @@ mod tests {
     fn load(line: &[&str]) -> LoadOptions {
         let line = ["chronik-bench", "acks"].iter().chain(line);
         match CommandLine::try_parse_from(line).unwrap().workload {
-            Workload::Acks(options) => options.load,
+            Workload::Acks(options) => options.common.load,
             other => panic!("{}", other.name()),
         }
     }

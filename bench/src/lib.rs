@@ -10,6 +10,7 @@ pub mod cli;
 pub mod embedded;
 pub mod engine;
 pub mod error;
+pub mod fetch;
 pub mod floor;
 pub mod host;
 pub mod load;

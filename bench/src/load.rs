@@ -4,14 +4,15 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use chronik_protocol::messages::ProduceRequest;
+use chronik_protocol::messages::{FetchRequest, ProduceRequest};
 
 use crate::engine::{Load, Pace, Tally};
 use crate::error::BenchError;
+use crate::fetch::{FETCH_VERSION_MAX, Fetch, FetchShape, SendTimeTable};
 use crate::produce::answer::GoodAnswer;
 use crate::produce::batch::{BatchShape, BatchTemplate, Numbering};
 use crate::produce::template::ProduceTemplate;
-use crate::produce::{Exchange, Produce};
+use crate::produce::{Exchange, Produce, SendTimes};
 use crate::topic::{Topic, TopicSpec};
 use crate::wire::Wire;
 
@@ -77,6 +78,7 @@ pub struct Producers {
     pub numbering: Numbering,
     /// What they do.
     pub plan: ProducePlan,
+    send_times: Option<Arc<SendTimeTable>>,
     exchanges: Arc<[Exchange]>,
     /// For each leader, the exchanges with its partitions.
     routes: Vec<(SocketAddr, Arc<[usize]>)>,
@@ -137,7 +139,15 @@ impl Producers {
         let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |t| t.as_millis());
         let now_ms = i64::try_from(now_ms).unwrap_or(i64::MAX);
         let numbering = Numbering::begin(now_ms, plan.connections as u64);
-        Ok(Self { topic, numbering, plan, exchanges: exchanges.into(), routes })
+        let exchanges = exchanges.into();
+        Ok(Self { topic, numbering, plan, send_times: None, exchanges, routes })
+    }
+
+    /// Notes when each batch is due.
+    #[must_use]
+    pub fn noting(mut self, send_times: Arc<SendTimeTable>) -> Self {
+        self.send_times = Some(send_times);
+        self
     }
 
     /// One load a thread, the connections spread over them and over the leaders.
@@ -150,6 +160,9 @@ impl Producers {
     fn load(&self, thread: usize, threads: usize) -> Load<Produce> {
         let plan = &self.plan;
         let mut traffic = Produce::new(Arc::clone(&self.exchanges), self.numbering, plan.acks);
+        if let Some(send_times) = &self.send_times {
+            traffic = traffic.noting(Arc::clone(send_times) as Arc<dyn SendTimes>);
+        }
         if let Some(requests) = plan.requests_max {
             let (share, rest) = (requests / threads as u64, requests % threads as u64);
             traffic = traffic.limited(share + u64::from((thread as u64) < rest));
@@ -173,6 +186,69 @@ impl Producers {
             pace,
             frame_bytes_max: ANSWER_BYTES_MAX,
         }
+    }
+}
+
+/// What consumers do.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct FetchPlan {
+    /// How they ask.
+    pub shape: FetchShape,
+    /// How many read everything, each for itself.
+    pub consumers: usize,
+    /// Connections of each, the partitions spread over them.
+    pub connections: usize,
+    /// Where each partition ends, if it does.
+    pub until: Option<Vec<i64>>,
+}
+
+impl FetchPlan {
+    /// The consumers of a topic, as one load on one thread.
+    ///
+    /// # Errors
+    /// [`BenchError`].
+    pub fn load(
+        &self,
+        wire: &Wire,
+        topic: &Topic,
+        prepare: impl FnOnce(Fetch) -> Fetch,
+    ) -> Result<Load<Fetch>, BenchError> {
+        let version = wire.version::<FetchRequest>(FETCH_VERSION_MAX)?;
+        let mut traffic = prepare(Fetch::new(topic.name.clone(), version, self.shape));
+        let mut addresses = Vec::new();
+        for _ in 0..self.consumers {
+            for (leader, partitions) in self.connections(topic) {
+                addresses.push(leader);
+                traffic.add_consumer(&partitions)?;
+            }
+        }
+        let bytes_max = usize::try_from(self.shape.bytes_max).expect("a positive size");
+        Ok(Load {
+            name: "consumers".to_owned(),
+            addresses,
+            traffic,
+            in_flight: 1,
+            pace: Pace::Closed,
+            // A server may go beyond by a batch, and there are the other fields.
+            frame_bytes_max: bytes_max * 2 + (16 << 20),
+        })
+    }
+
+    /// Each leader's partitions, over at most the planned number of connections.
+    fn connections(&self, topic: &Topic) -> Vec<(SocketAddr, Vec<(i32, Option<i64>)>)> {
+        let mut connections: Vec<(SocketAddr, Vec<(i32, Option<i64>)>)> = Vec::new();
+        for (index, leader) in topic.leaders.iter().enumerate() {
+            let until = self.until.as_ref().map(|until| until[index]);
+            let partition = i32::try_from(index).expect("Kafka counts partitions in 32 bits");
+            let same = |(known, _): &&mut (SocketAddr, Vec<_>)| known == leader;
+            if connections.iter_mut().filter(same).count() < self.connections {
+                connections.push((*leader, vec![(partition, until)]));
+                continue;
+            }
+            let fewest = connections.iter_mut().filter(same).min_by_key(|(_, led)| led.len());
+            fewest.expect("at least one connection is planned").1.push((partition, until));
+        }
+        connections
     }
 }
 
@@ -236,6 +312,26 @@ mod tests {
         assert_eq!(requests(&[0, 1, 2, 3, 4], 2), [vec![0, 1], vec![2, 3], vec![3, 4]]);
         assert_eq!(requests(&[7, 8], 1), [[7], [8]]);
         assert_eq!(requests(&[7, 8], 5), [[7, 8]]);
+    }
+
+    #[test]
+    fn partitions_are_spread_over_connections_to_their_leaders() {
+        let [a, b] = [1, 2].map(|port| SocketAddr::from(([127, 0, 0, 1], port)));
+        let topic = Topic { name: "t".to_owned(), leaders: vec![a, b, a, a, a, b] };
+        let shape =
+            FetchShape { bytes_max: 1, partition_bytes_max: 1, wait_ms: 1, record_bytes: 1 };
+        let until = Some(vec![0, 10, 20, 30, 40, 50]);
+        let plan = FetchPlan { shape, consumers: 1, connections: 2, until };
+        let part = |index: i32| (index, Some(i64::from(index) * 10));
+        assert_eq!(
+            plan.connections(&topic),
+            [
+                (a, vec![part(0), part(3)]),
+                (b, vec![part(1)]),
+                (a, vec![part(2), part(4)]),
+                (b, vec![part(5)]),
+            ]
+        );
     }
 
     #[test]

@@ -37,6 +37,13 @@ fn resident_bytes(pid: u32) -> Option<u64> {
     Some(pages * rustix::param::page_size() as u64)
 }
 
+/// Bytes that a process had read from disks so far; `None` when it is not to be seen.
+#[must_use]
+pub fn disk_read_bytes(pid: u32) -> Option<u64> {
+    let io = fs::read_to_string(format!("/proc/{pid}/io")).ok()?;
+    io.lines().find_map(|line| line.strip_prefix("read_bytes:"))?.trim().parse().ok()
+}
+
 /// The process of this machine that listens on `address`; `None` when it cannot be found out.
 #[must_use]
 pub fn listener(address: SocketAddr) -> Option<u32> {

@@ -14,7 +14,7 @@ pub struct Progress {
     planned: Duration,
     passed: Duration,
     label: String,
-    shown: Option<Instant>,
+    shown: Instant,
     width: usize,
 }
 
@@ -27,7 +27,7 @@ impl Progress {
             planned,
             passed: Duration::ZERO,
             label: String::new(),
-            shown: None,
+            shown: Instant::now(),
             width: 0,
         }
     }
@@ -40,10 +40,10 @@ impl Progress {
     /// It runs for `elapsed` now, and has moved so many records.
     pub fn show(&mut self, elapsed: Duration, records: u64) {
         let every = if self.terminal { EVERY_ON_TERMINAL } else { EVERY_OTHERWISE };
-        if self.shown.is_some_and(|shown| shown.elapsed() < every) {
+        if self.shown.elapsed() < every {
             return;
         }
-        self.shown = Some(Instant::now());
+        self.shown = Instant::now();
         let rate = records as f64 / elapsed.as_secs_f64().max(1e-3);
         let left = self.planned.saturating_sub(self.passed + elapsed);
         let line = format!("{}: {rate:.0} records/s, {} s left", self.label, left.as_secs());

@@ -25,7 +25,9 @@ pub struct Target {
     pub address: SocketAddr,
     /// Its process, if it is one of this machine and may be seen.
     pub pid: Option<u32>,
-    node: Option<EmbeddedNode>,
+    data_dir: Option<PathBuf>,
+    // Runs as long as the target is there.
+    _node: Option<EmbeddedNode>,
 }
 
 impl Target {
@@ -53,12 +55,25 @@ impl Target {
         if embedded {
             named.pop();
         }
+        for (name, _) in &options.target_data {
+            if !named.iter().any(|(known, _)| known == name) {
+                let what = format!("--target-data {name}: no --target has that name");
+                return Err(BenchError::Options(what));
+            }
+        }
         let mut targets = Vec::with_capacity(named.len() + 1);
         for (name, address) in named {
             let address = resolve(&address)?;
             // Whether it answers shows before anything else is begun.
             Wire::connect(address)?;
-            targets.push(Self { name, address, pid: process::listener(address), node: None });
+            let data = options.target_data.iter().find(|(known, _)| *known == name);
+            targets.push(Self {
+                name,
+                address,
+                pid: process::listener(address),
+                data_dir: data.map(|(_, folder)| PathBuf::from(folder)),
+                _node: None,
+            });
         }
         if embedded {
             let parent = options.data_dir.clone().unwrap_or_else(std::env::temp_dir);
@@ -67,7 +82,8 @@ impl Target {
                 name: EMBEDDED.to_owned(),
                 address: node.address(),
                 pid: Some(node.pid()),
-                node: Some(node),
+                data_dir: Some(node.data_dir().to_owned()),
+                _node: Some(node),
             });
         }
         Ok(targets)
@@ -76,7 +92,7 @@ impl Target {
     /// A server of this machine that is no broker.
     #[must_use]
     pub fn bare(name: &str, address: SocketAddr, pid: u32) -> Self {
-        Self { name: name.to_owned(), address, pid: Some(pid), node: None }
+        Self { name: name.to_owned(), address, pid: Some(pid), data_dir: None, _node: None }
     }
 
     /// What its process has used so far.
@@ -88,7 +104,7 @@ impl Target {
     /// Where its data is, if that is known.
     #[must_use]
     pub fn data_dir(&self) -> Option<PathBuf> {
-        self.node.as_ref().map(|node| node.data_dir().to_owned())
+        self.data_dir.clone()
     }
 
     /// For the head of the report.
@@ -97,12 +113,8 @@ impl Target {
         let unknown = || "unknown".to_owned();
         let mut facts = vec![("at".to_owned(), self.address.to_string())];
         facts.push(("pid".to_owned(), self.pid.map_or_else(unknown, |pid| pid.to_string())));
-        if let Some(node) = &self.node {
-            facts.push((
-                "data on".to_owned(),
-                host::filesystem(node.data_dir()).unwrap_or_else(unknown),
-            ));
-        }
+        let filesystem = self.data_dir.as_deref().and_then(host::filesystem);
+        facts.push(("data on".to_owned(), filesystem.unwrap_or_else(unknown)));
         TargetFacts { name: self.name.clone(), facts }
     }
 }

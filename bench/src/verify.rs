@@ -6,12 +6,11 @@ use chronik_protocol::messages::fetch_request::{FetchPartition, FetchTopic};
 use chronik_shards::format::record_batch::{Batches, StoredBatch};
 
 use crate::error::BenchError;
+use crate::fetch::FETCH_VERSION_MAX;
 use crate::produce::batch::Numbering;
 use crate::topic::Topic;
 use crate::wire::Wire;
 
-/// The newest version of Fetch that names topics; the next has their ids instead.
-pub const FETCH_VERSION_MAX: i16 = 12;
 const FETCH_BYTES: i32 = 8 << 20;
 const WAIT_MS: i32 = 500;
 /// Answers without a record in a row, after which a partition is taken to have no more.

@@ -439,6 +439,7 @@ impl<T: Traffic> EventLoop<T> {
                 self.cost_from.map_or(ThreadCost::default(), |from| now.since(from))
             }),
             traffic: self.traffic,
+            connections: self.connections.into_iter().map(|connection| connection.stream).collect(),
         }
     }
 }

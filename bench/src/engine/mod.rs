@@ -208,6 +208,8 @@ pub struct Outcome<T> {
     pub cost: ThreadCost,
     /// The traffic, with what it knows.
     pub traffic: T,
+    /// Still open: a server may drop what it has not read yet of a connection that is closed.
+    pub connections: Vec<std::net::TcpStream>,
 }
 
 /// A load whose connections are open.

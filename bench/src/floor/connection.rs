@@ -51,6 +51,11 @@ impl Answers {
         }
     }
 
+    #[cfg(test)]
+    pub(super) fn pending_bytes(&self) -> usize {
+        self.bytes.borrow().len()
+    }
+
     fn listen(&self, context: &Context<'_>) {
         let mut waker = self.waker.borrow_mut();
         if !waker.as_ref().is_some_and(|known| known.will_wake(context.waker())) {

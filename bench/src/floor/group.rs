@@ -202,3 +202,62 @@ pub(super) async fn open_zeroes(directory: &Path, bytes: u64) -> io::Result<DmaF
     std::fs::remove_file(&path)?;
     opened.map_err(|error| named(&error))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::os::fd::AsRawFd;
+    use std::os::unix::fs::FileExt;
+
+    use chronik_shards::io::runtime::{self, ExecutorPlan, ShardCpus};
+    use chronik_shards::model::ShardId;
+
+    use super::*;
+
+    #[test]
+    fn an_answer_waits_for_the_disk_and_the_disk_has_every_byte_in_order() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().to_owned();
+        let executor = ExecutorPlan {
+            cpus: ShardCpus::Inherited,
+            spin_before_park: std::time::Duration::ZERO,
+            ring_buffer_bytes: 64 << 10,
+        };
+        let options = GroupOptions {
+            group_bytes: 2 * BLOCK_BYTES,
+            in_flight_max: 2,
+            file_bytes: 64 * BLOCK_BYTES as u64,
+        };
+        let thread = runtime::start(ShardId(0), executor, move || async move {
+            let log = GroupCommit::open(&path, options).await.unwrap();
+            let answers: Rc<Answers> = Rc::default();
+            let mut expected = Vec::new();
+            glommio::spawn_local(Rc::clone(&log).run()).detach();
+            for number in 1..=20u8 {
+                let bytes = usize::from(number) * 300;
+                {
+                    let mut gathering = log.gathering.borrow_mut();
+                    let space = gathering.space(bytes);
+                    assert_eq!(space.len(), bytes, "what is committed makes room");
+                    space.fill(number);
+                    gathering.take_in(bytes);
+                    let due = std::iter::once([0, 0, 0, number]);
+                    log.gathered(&mut gathering, &answers, due);
+                }
+                let before = answers.pending_bytes();
+                assert_eq!(before, (usize::from(number) - 1) * 8, "not before it is written");
+                while answers.pending_bytes() == before {
+                    glommio::timer::sleep(std::time::Duration::from_micros(50)).await;
+                }
+                expected.resize(expected.len().next_multiple_of(BLOCK_BYTES), 0);
+                expected.extend(vec![number; bytes]);
+            }
+            let descriptor = format!("/proc/self/fd/{}", log.file.as_raw_fd());
+            let mut found = vec![0; expected.len()];
+            File::open(descriptor).unwrap().read_exact_at(&mut found, 0).unwrap();
+            assert!(found == expected, "the disk has other bytes");
+        });
+        thread.unwrap().join().unwrap();
+        assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0);
+    }
+}

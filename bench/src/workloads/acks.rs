@@ -18,7 +18,7 @@ pub(super) fn run(run: &Run<'_>, options: WorkloadOptions) -> Result<Report, Ben
         for target in 0..targets.len() {
             let plan = plan(&settings, acks);
             let load = acks_name(acks).to_owned();
-            cells.push(ProduceCell { target, load, plan, connection_memory: false });
+            cells.push(ProduceCell { target, load, plan });
         }
     }
     run.produce_cells(&targets, &settings, cells)?.report("acks", &targets, &settings)

@@ -116,11 +116,8 @@ fn cells(settings: &Settings) -> Vec<Bare> {
     };
     let copy = ProducePlan {
         shape: BatchShape::fitting(COPY_BYTES, COPY_BYTES, settings.codec),
-        partitions: 1,
-        connections: 1,
         in_flight: 4,
         rate: None,
-        threads: 1,
         ..plan.clone()
     };
     let mut cells = vec![

@@ -30,7 +30,7 @@ pub(super) fn run(run: &Run<'_>, options: ManyPartitionsOptions) -> Result<Repor
             let plan = plan(&settings, partitions, options.request_bytes);
             let records = plan.shape.records;
             let load = format!("{partitions} partitions, {records} a batch");
-            cells.push(ProduceCell { target, load, plan, connection_memory: false });
+            cells.push(ProduceCell { target, load, plan });
         }
     }
     let mut measured = run.produce_cells(&targets, &settings, cells)?;

@@ -1,18 +1,20 @@
 //! One file a subcommand, and what they share: cells of producers, measured in interleaved rounds.
 
 mod acks;
+mod catchup;
 mod floor;
 mod many_connections;
 mod many_partitions;
 mod produce_cell;
 mod requests;
+mod tail;
 
 use std::fs::{self, File};
 use std::io::{BufWriter, Write};
 use std::path::Path;
 use std::time::Duration;
 
-use crate::cli::{CommandLine, FloorOptions, Workload, WorkloadOptions};
+use crate::cli::{CommandLine, FloorOptions, TargetOptions, Workload};
 use crate::engine::StopFlag;
 use crate::error::BenchError;
 use crate::floor::{FloorCell, FloorServer, FloorServerOptions, Service};
@@ -39,25 +41,28 @@ const FLOOR_NOTE: &str = "of floor: MB/s over those of a bare server on the same
 /// [`BenchError`].
 pub fn run(command: CommandLine, program: &Path, stop: &StopFlag) -> Result<Report, BenchError> {
     let floor = match command.workload.compared() {
-        Some(options) => start_floor(options, program)?,
+        Some((targets, floor)) => start_floor(targets, floor, program)?,
         None => None,
     };
     let run = Run { program, stop, floor };
     match command.workload {
-        Workload::Acks(options) => acks::run(&run, options),
-        Workload::Requests(options) => requests::run(&run, options),
+        Workload::Acks(options) => acks::run(&run, options.common),
+        Workload::Requests(options) => requests::run(&run, options.common),
         Workload::ManyPartitions(options) => many_partitions::run(&run, options),
         Workload::Floor(options) => floor::run(&run, options),
-        Workload::ManyConnections(options) => many_connections::run(&run, options),
+        Workload::ManyConnections(options) => many_connections::run(&run, options.common),
+        Workload::Tail(options) => tail::run(&run, options),
+        Workload::Catchup(options) => catchup::run(&run, options),
     }
 }
 
 /// The bare server that a workload is compared with, unless it is told not to.
 fn start_floor(
-    options: &WorkloadOptions,
+    targets: &TargetOptions,
+    floor: &FloorOptions,
     program: &Path,
 ) -> Result<Option<FloorServer>, BenchError> {
-    let FloorOptions { no_floor, floor_dir, mut server } = options.floor.clone();
+    let FloorOptions { no_floor, floor_dir, mut server } = floor.clone();
     if no_floor {
         if floor_dir.is_some() || server != FloorServerOptions::default() {
             let what = "--no-floor: without a floor the other --floor options have no effect";
@@ -65,8 +70,8 @@ fn start_floor(
         }
         return Ok(None);
     }
-    server.follow_node(&options.targets.node_flag);
-    let parent = floor_dir.or_else(|| options.targets.data_dir.clone());
+    server.follow_node(&targets.node_flag);
+    let parent = floor_dir.or_else(|| targets.data_dir.clone());
     let parent = parent.unwrap_or_else(std::env::temp_dir);
     Ok(Some(FloorServer::start(program, &parent, &server)?))
 }

@@ -9,7 +9,7 @@ use crate::load::{ProducePlan, Producers, topic_spec};
 use crate::measure::{RunningLoads, Timing, first_refusal, round, unless_stopped, watch};
 use crate::produce::Produce;
 use crate::progress::Progress;
-use crate::report::{Cell, Round};
+use crate::report::{Cell, Durability, Round};
 use crate::settings::Settings;
 use crate::target::Target;
 use crate::topic::Topic;
@@ -29,8 +29,6 @@ pub(super) struct ProduceCell {
     pub(super) load: String,
     /// What the producers do.
     pub(super) plan: ProducePlan,
-    /// Whether memory is looked at before and after connecting.
-    pub(super) connection_memory: bool,
 }
 
 /// Deletes a topic when it goes out of scope, whatever happened.
@@ -56,8 +54,14 @@ impl TopicGuard {
         Ok(Self { wire, topic })
     }
 
-    pub(super) fn wire(&mut self) -> &mut Wire {
-        &mut self.wire
+    /// For its versions.
+    pub(super) const fn wire_ref(&self) -> &Wire {
+        &self.wire
+    }
+
+    /// Producers that write to the topic.
+    pub(super) fn producers(&self, plan: &ProducePlan) -> Result<Producers, BenchError> {
+        Producers::prepare(&self.wire, self.topic.clone(), plan.clone())
     }
 }
 
@@ -68,6 +72,17 @@ impl Drop for TopicGuard {
             tracing::debug!(%error, "a topic stays");
         }
     }
+}
+
+/// Asks the server what an acknowledgement stands for, of a topic as the settings make them.
+pub(super) fn durability(
+    target: &Target,
+    settings: &Settings,
+    acks: i16,
+) -> Result<Durability, BenchError> {
+    let mut guard = TopicGuard::create(target, 1, settings)?;
+    let topic = guard.topic.clone();
+    Ok(topic.durability(&mut guard.wire, acks)?)
 }
 
 fn unique_name() -> String {
@@ -90,9 +105,7 @@ impl ProduceCell {
         settings: &Settings,
     ) -> Result<Cell, BenchError> {
         let target = &targets[self.target];
-        let mut guard = TopicGuard::create(target, 1, settings)?;
-        let topic = guard.topic.clone();
-        let durability = topic.durability(guard.wire(), self.plan.acks)?;
+        let durability = durability(target, settings, self.plan.acks)?;
         Ok(Cell {
             target: target.name.clone(),
             load: self.load.clone(),
@@ -113,8 +126,7 @@ impl ProduceCell {
     ) -> Result<(Round, Vec<String>), BenchError> {
         let target = &targets[self.target];
         let guard = TopicGuard::create(target, self.plan.partitions, settings)?;
-        let producers = Producers::prepare(&guard.wire, guard.topic.clone(), self.plan.clone())?;
-        let before = target.usage();
+        let producers = guard.producers(&self.plan)?;
         let mut connected = Vec::new();
         for load in producers.loads() {
             connected.push(load.connect()?);
@@ -125,15 +137,7 @@ impl ProduceCell {
             watch(target, &schedule, progress, || running.records(), || running.any_finished());
         let outcomes = running.join()?;
         unless_stopped(stop)?;
-        let mut figures = round(&outcomes, self.plan.closed_loop_slots(), watched.cost());
-        if self.connection_memory
-            && let (Some(before), Some(server)) = (before, figures.server)
-        {
-            let grown = server.resident_bytes.saturating_sub(before.resident_bytes) as f64;
-            figures
-                .extra
-                .push(("KiB/conn".to_owned(), grown / 1024.0 / self.plan.connections as f64));
-        }
+        let figures = round(&outcomes, self.plan.closed_loop_slots(), watched.cost());
         let mut notes = Vec::new();
         if let Some(words) = first_refusal(&outcomes) {
             notes.push(format!("{}: the first refusal: {words}", self.label(targets)));

@@ -55,7 +55,6 @@ fn cells(
             target,
             load: load(target),
             plan: ProducePlan { rate: rate(target), ..plan.clone() },
-            connection_memory: false,
         })
         .collect()
 }
