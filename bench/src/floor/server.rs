@@ -149,7 +149,9 @@ impl FloorServer {
         parent: &Path,
         options: &FloorServerOptions,
     ) -> Result<Self, FloorError> {
+        // What the process would refuse is refused here, in one line.
         options.check()?;
+        options.plan()?;
         fs::create_dir_all(parent)?;
         let directory = fresh_directory(parent)?;
         let spawned = Command::new(program)
