@@ -123,6 +123,8 @@ async fn read(
         // With the budget used up an answer may be as small as it gets, but an empty one still waits.
         let is_full = bytes >= min_bytes || (bytes > 0 && bytes >= reservation.bytes());
         let is_over = handlers.now().monotonic >= deadline || handlers.shard.is_stopping();
+        // There is nothing to wait for, as with the request that ends a session.
+        let must_answer = must_answer || parts.is_empty();
         if must_answer || is_full || is_over {
             return (parts, settled(reservation, bytes));
         }

@@ -151,3 +151,28 @@ fn a_parked_session_fetch_is_answered_when_a_record_arrives() {
     let response: FetchResponse = client.receive();
     assert_eq!(said(&response), [(1, true)]);
 }
+
+#[test]
+fn a_fetch_of_nothing_has_nothing_to_wait_for() {
+    let server = Server::start();
+    let mut client = server.client();
+    let topic = unique("nothing");
+    create_topic(&mut client, &topic, 1);
+    let session = begin(&mut client, &topic, 1);
+    // As clients do when they end: the last poll is parked, the session's end right behind it.
+    let mut parked = next(session, 1);
+    (parked.max_wait_ms, parked.min_bytes) = (300, 1);
+    let mut closing = next(session, -1);
+    (closing.max_wait_ms, closing.min_bytes) = (120_000, 1);
+    client.send(FETCH_BY_NAME, &parked);
+    client.send(FETCH_BY_NAME, &closing);
+    for what in ["the parked poll", "the end of the session"] {
+        let response: FetchResponse = client.receive();
+        expect_error(response.error_code, ErrorCode::None, what);
+        assert_eq!(said(&response), [], "{what}");
+    }
+    let mut sessionless = next(0, -1);
+    (sessionless.max_wait_ms, sessionless.min_bytes) = (120_000, 1);
+    let response = client.call(FETCH_BY_NAME, &sessionless);
+    expect_error(response.error_code, ErrorCode::None, "no session and no partition");
+}

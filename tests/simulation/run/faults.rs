@@ -192,13 +192,17 @@ impl World {
     /// nothing is lost.
     pub(super) fn rot(&mut self) -> Result<(), Breach> {
         self.fill_disk(false);
-        // Everything that was acknowledged is followed by a seal, and most of it is in the WAL only.
-        for _ in 0..2 {
+        // Everything that was acknowledged is followed by a seal, and most of it is in the WAL only. A WAL
+        // that had found no room asks for its next file a second later, and seals then.
+        for micros in [1_100_000, 50_000, 50_000] {
             while !self.node.is_quiet() {
                 self.perform_one()?;
             }
-            self.micros += 50_000;
+            self.micros += micros;
             self.tick()?;
+        }
+        while !self.node.is_quiet() {
+            self.perform_one()?;
         }
         let whole_disk = std::mem::replace(&mut self.disk, SimDisk::new());
         self.disk = whole_disk.fork();
