@@ -289,3 +289,37 @@ fn write_files(report: &Report, settings: &Settings) -> Result<(), BenchError> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::Defaults;
+    use crate::cli::{CommandLine, Workload};
+    use clap::Parser;
+
+    fn cell(load: &str, acks: i16, connections: usize, rate: Option<f64>) -> ProduceCell {
+        let command = CommandLine::parse_from(["chronik-bench", "acks"]);
+        let Workload::Acks(options) = command.workload else { panic!("{command:?}") };
+        let settings = Settings::resolve(options.common.load, &Defaults::ACKS).unwrap();
+        let plan = ProducePlan { connections, rate, ..acks::plan(&settings, acks) };
+        ProduceCell { target: 0, load: load.to_owned(), plan, connection_memory: false }
+    }
+
+    #[test]
+    fn acks_levels_and_targets_share_a_floor_and_other_loads_have_their_own() {
+        let cells = [
+            cell("acks=0", 0, 16, None),
+            cell("acks=1", 1, 16, None),
+            ProduceCell { target: 1, ..cell("acks=all", -1, 16, None) },
+            cell("many", 1, 1000, None),
+            cell("half", 1, 16, Some(10.0)),
+        ];
+        let (floors, floor_of) = floor_cells(&cells);
+        assert_eq!(floor_of, [0, 0, 0, 1, 2]);
+        let loads: Vec<_> = floors.iter().map(|floor| floor.load.as_str()).collect();
+        assert_eq!(loads, ["commit", "commit, many", "commit, half"]);
+        for (cell, floor) in cells.iter().zip(floor_of) {
+            assert_eq!(ProducePlan { acks: 1, ..cell.plan.clone() }, floors[floor].plan);
+        }
+    }
+}
