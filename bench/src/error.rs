@@ -4,6 +4,7 @@ use std::io;
 
 use chronik_protocol::EncodeError;
 
+use crate::child::ChildError;
 use crate::embedded::EmbeddedError;
 use crate::engine::EngineError;
 use crate::wire::WireError;
@@ -20,6 +21,9 @@ pub enum BenchError {
     /// A node of our own.
     #[error(transparent)]
     Embedded(#[from] EmbeddedError),
+    /// A server of our own.
+    #[error(transparent)]
+    Child(#[from] ChildError),
     /// A request has no form in the server's version.
     #[error("encoding a request: {0}")]
     Encode(#[from] EncodeError),

@@ -7,7 +7,7 @@ use chronik::boot::stop_signals;
 use chronik_bench::cli::CommandLine;
 use chronik_bench::embedded;
 use chronik_bench::engine::StopFlag;
-use chronik_bench::workloads;
+use chronik_bench::{sink, workloads};
 use clap::Parser;
 
 /// What a shell expects of a program that was interrupted.
@@ -15,8 +15,10 @@ const EXIT_INTERRUPTED: i32 = 130;
 
 fn main() -> ExitCode {
     let mut arguments = std::env::args_os().skip(1);
-    if arguments.next().is_some_and(|first| first == embedded::SUBCOMMAND) {
-        return embedded::serve(arguments);
+    match arguments.next().as_deref().and_then(|first| first.to_str()) {
+        Some(embedded::SUBCOMMAND) => return embedded::serve(arguments),
+        Some(sink::SUBCOMMAND) => return sink::serve(arguments),
+        _ => {}
     }
     match run() {
         Ok(()) => ExitCode::SUCCESS,

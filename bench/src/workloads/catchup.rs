@@ -42,6 +42,10 @@ struct Backlog {
 
 pub(super) fn run(run: &Run<'_>, options: CatchupOptions) -> Result<Report, BenchError> {
     let settings = Settings::resolve(options.common.load, &Defaults::CATCHUP)?;
+    if options.common.targets.sink {
+        let what = "--sink: a server that keeps nothing has nothing to read";
+        return Err(BenchError::Options(what.to_owned()));
+    }
     let targets = Target::open(&options.common.targets, run.program)?;
     let timing = Timing { ramp: settings.ramp, window: settings.duration };
     let rounds = u32::try_from(settings.rounds).unwrap_or(u32::MAX);
@@ -62,7 +66,7 @@ pub(super) fn run(run: &Run<'_>, options: CatchupOptions) -> Result<Report, Benc
         let cells = [
             ("alone", produced.clone()),
             ("beside a reader", produced),
-            ("the reader", Durability::Unknown),
+            ("the reader", Durability::ReadsOnly),
         ];
         for (load, durability) in cells {
             measured.cells.push(Cell {

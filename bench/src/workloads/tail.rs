@@ -38,6 +38,10 @@ pub(super) fn run(run: &Run<'_>, options: TailOptions) -> Result<Report, BenchEr
     if options.consumers == 0 {
         return Err(BenchError::Options("--consumers: at least 1 is due".to_owned()));
     }
+    if options.common.targets.sink {
+        let what = "--sink: a server that keeps nothing has nothing to read";
+        return Err(BenchError::Options(what.to_owned()));
+    }
     let targets = Target::open(&options.common.targets, run.program)?;
     let cells = |rate: &dyn Fn(usize) -> Option<f64>, load: &dyn Fn(usize) -> String| {
         let cell = |target| TailCell {
