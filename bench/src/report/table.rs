@@ -115,6 +115,7 @@ fn grouped(value: f64) -> String {
 /// Three digits that mean something.
 fn short(value: f64) -> String {
     match value {
+        v if v >= 10_000.0 => grouped(v),
         v if v >= 100.0 => format!("{v:.0}"),
         v if v >= 10.0 => format!("{v:.1}"),
         v if v >= 1.0 => format!("{v:.2}"),

@@ -112,8 +112,10 @@ pub(super) fn run(run: &Run<'_>, options: CatchupOptions) -> Result<Report, Benc
             progress.end(timing.total() + ROUND_OVERHEAD);
         }
     }
-    progress.clear();
     measured.notes.append(&mut notes);
+    measured.setting("backlog", options.backlog);
+    measured.setting("fetch-bytes", options.fetch_bytes);
+    measured.setting("partition-fetch-bytes", options.partition_fetch_bytes);
     measured.report("catchup", &targets, &settings)
 }
 
@@ -147,7 +149,7 @@ fn write_backlog(
     }
     let schedule = timing.schedule(run.stop);
     let running = RunningLoads::start(connected, &schedule)?;
-    watch(target, &schedule, progress, || running.records(), || running.all_finished());
+    watch(target, &schedule, progress, || running.records(), || running.all_finished(), || {});
     running.join()?;
     unless_stopped(run.stop)?;
     let ends = guard.topic.end_offsets()?;
@@ -194,7 +196,7 @@ fn measure(
     };
     let ended =
         || running.any_finished() || reading.as_ref().is_some_and(RunningLoads::all_finished);
-    let watched = watch(target, &schedule, progress, || running.records(), ended);
+    let watched = watch(target, &schedule, progress, || running.records(), ended, || {});
     // With the reader at its end, what follows is no figure of producers beside it.
     schedule.window.end_at(schedule.clock.now_ns());
     let disk_after = target.pid.and_then(process::disk_read_bytes);

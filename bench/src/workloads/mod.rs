@@ -13,6 +13,8 @@ use std::io::{BufWriter, Write};
 use std::path::Path;
 use std::time::Duration;
 
+use serde_json::Value;
+
 use crate::cli::{CommandLine, Workload};
 use crate::engine::StopFlag;
 use crate::error::BenchError;
@@ -90,7 +92,6 @@ impl Run<'_> {
                 progress.end(timing.total() + ROUND_OVERHEAD);
             }
         }
-        progress.clear();
         Ok(measured)
     }
 }
@@ -100,12 +101,19 @@ impl Run<'_> {
 struct Measured {
     cells: Vec<Cell>,
     notes: Vec<String>,
+    /// Settings that only this workload has.
+    settings: Vec<(String, Value)>,
 }
 
 impl Measured {
     fn add(&mut self, other: Self) {
         self.cells.extend(other.cells);
         self.notes.extend(other.notes);
+        self.settings.extend(other.settings);
+    }
+
+    fn setting(&mut self, name: &str, value: impl Into<Value>) {
+        self.settings.push((name.to_owned(), value.into()));
     }
 
     /// The report, also written to the files that were asked for.
@@ -122,7 +130,7 @@ impl Measured {
         notes.push(describe_load(settings));
         let report = Report {
             workload: workload.to_owned(),
-            settings: settings.to_pairs(),
+            settings: settings.to_pairs().into_iter().chain(self.settings).collect(),
             host: host::facts(),
             targets: targets.iter().map(Target::facts).collect(),
             cells: self.cells,

@@ -84,6 +84,10 @@ pub(super) fn run(run: &Run<'_>, options: TailOptions) -> Result<Report, BenchEr
          batches; the server's cost is that of both sides",
         options.consumers
     ));
+    measured.setting("consumers", options.consumers);
+    measured.setting("fetch-bytes", options.fetch_bytes);
+    measured.setting("partition-fetch-bytes", options.partition_fetch_bytes);
+    measured.setting("fetch-wait-ms", options.fetch_wait_ms);
     measured.report("tail", &targets, &settings)
 }
 
@@ -137,7 +141,6 @@ fn measure_cells(
             progress.end(each);
         }
     }
-    progress.clear();
     Ok(measured)
 }
 
@@ -168,7 +171,7 @@ fn measure(
     }
     let running = RunningLoads::start(connected, &schedule)?;
     let ended = || running.any_finished() || consumers.any_finished();
-    let watched = watch(target, &schedule, progress, || running.records(), ended);
+    let watched = watch(target, &schedule, progress, || running.records(), ended, || {});
     let produced = running.join()?;
     let done: u64 = produced.iter().map(|outcome: &Outcome<Produce>| outcome.done.records).sum();
     let due = done * cell.fetch.consumers as u64;
