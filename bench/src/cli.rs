@@ -12,7 +12,7 @@ use crate::floor::FloorServerOptions;
 ///
 /// Without --bootstrap or --target it starts a Chronik node of its own in a temporary directory.
 #[derive(Parser, Clone, Debug)]
-#[command(name = "chronik-bench", version)]
+#[command(name = "chronik-bench", version, args_override_self = true)]
 pub struct CommandLine {
     /// What is measured.
     #[command(subcommand)]
@@ -196,6 +196,9 @@ pub struct TargetOptions {
     /// Measure a Chronik node of its own beside the others
     #[arg(long)]
     pub embedded: bool,
+    /// Measure the client itself too, against a server that keeps nothing
+    #[arg(long)]
+    pub sink: bool,
     /// Where the embedded node puts its data: a directory on the disk that is to be measured
     /// [default: the system's directory for temporary files]
     #[arg(long, value_name = "DIR")]

@@ -1,17 +1,12 @@
-//! A Chronik node of the benchmark's own, in a process of its own: so its CPU time and memory are told apart from the
-//! client's.
+//! A Chronik node of the benchmark's own, in a process of its own.
 //!
-//! The process is this program again, under a hidden subcommand. It owns its data directory, a new one within
-//! the directory that was chosen, and removes it at its end. Its end is that of its standard input: whoever started it may
-//! close that pipe, or be killed, and the node stops either way.
+//! It has a new data directory within the one that was chosen, and removes it at its end.
 
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
-use std::os::unix::process::CommandExt;
+use std::ffi::{OsStr, OsString};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitCode, Stdio};
-use std::time::{Duration, Instant};
-use std::{fs, io, thread};
+use std::process::ExitCode;
+use std::{fs, io};
 
 use chronik::boot::init_logging;
 use chronik::cli::CommandLine;
@@ -20,14 +15,10 @@ use chronik::node::Node;
 use chronik_tuning::host::Host;
 use clap::Parser;
 
+use crate::child::{ChildError, ServerChild, free_port, serve_until_unwanted};
+
 /// The hidden subcommand.
 pub const SUBCOMMAND: &str = "embedded-node";
-/// What the node says when it serves.
-const READY: &str = "ready";
-/// How long an orderly stop may take, before the process just ends.
-const STOP_PATIENCE: Duration = Duration::from_secs(20);
-/// Below the range that the kernel takes for outgoing connections, which a free port must outlive.
-const PORTS: std::ops::Range<u16> = 20_000..30_000;
 
 /// Why there is no node.
 #[derive(Debug, thiserror::Error)]
@@ -40,23 +31,28 @@ pub enum EmbeddedError {
         /// Why.
         error: io::Error,
     },
-    /// No process.
-    #[error("starting the embedded node: {0}")]
-    Spawn(#[from] io::Error),
-    /// It ended before it served; what it said stands above.
-    #[error("the embedded node did not start: see its own message above")]
-    NotReady,
-    /// Nothing is free.
-    #[error("no free port between {} and {}", PORTS.start, PORTS.end)]
-    NoPort,
+    /// The process.
+    #[error(transparent)]
+    Child(#[from] ChildError),
 }
 
 /// A node that runs. Dropping it stops it.
 #[derive(Debug)]
 pub struct EmbeddedNode {
-    process: Child,
     address: SocketAddr,
-    data_dir: PathBuf,
+    // The process ends before what it left is removed: fields are dropped in their order.
+    process: ServerChild,
+    data: DataDir,
+}
+
+/// A directory that is removed in the end, if the node has not done that itself.
+#[derive(Debug)]
+struct DataDir(PathBuf);
+
+impl Drop for DataDir {
+    fn drop(&mut self) {
+        drop(fs::remove_dir_all(&self.0));
+    }
 }
 
 impl EmbeddedNode {
@@ -67,41 +63,23 @@ impl EmbeddedNode {
     /// # Errors
     /// [`EmbeddedError`].
     pub fn start(program: &Path, parent: &Path, flags: &[String]) -> Result<Self, EmbeddedError> {
-        let port = free_port().ok_or(EmbeddedError::NoPort)?;
-        let data_dir = parent.join(format!("chronik-bench-{}-{port}", std::process::id()));
-        let failed = |error| EmbeddedError::Directory { path: data_dir.clone(), error };
+        let port = free_port()?;
+        let path = parent.join(format!("chronik-bench-{}-{port}", std::process::id()));
+        let failed = |error| EmbeddedError::Directory { path: path.clone(), error };
         fs::create_dir_all(parent).map_err(failed)?;
-        fs::create_dir(&data_dir).map_err(failed)?;
-        let mut command = Command::new(program);
-        // The variables of a server that is configured on this machine are not this node's.
-        for (name, _) in std::env::vars_os() {
-            if name.to_string_lossy().starts_with("CHRONIK_") {
-                command.env_remove(name);
-            }
-        }
-        let mut process = command
-            .arg(SUBCOMMAND)
-            .arg("--data-dir")
-            .arg(&data_dir)
-            .arg("--kafka-port")
-            .arg(port.to_string())
-            .args(flags)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            // A terminal's Ctrl-C is for the client, which stops the node when it is done with it.
-            .process_group(0)
-            .spawn()
-            .inspect_err(|_| drop(fs::remove_dir(&data_dir)))?;
-        let said = process.stdout.take().expect("it was piped");
+        fs::create_dir(&path).map_err(failed)?;
+        let data = DataDir(path);
+        let port_text = port.to_string();
+        let own = [
+            OsStr::new("--data-dir"),
+            data.0.as_os_str(),
+            "--kafka-port".as_ref(),
+            port_text.as_ref(),
+        ];
+        let arguments = own.into_iter().chain(flags.iter().map(OsStr::new));
+        let process = ServerChild::start(program, SUBCOMMAND, arguments)?;
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-        let mut node = Self { process, address, data_dir };
-        let mut line = String::new();
-        BufReader::new(said).read_line(&mut line)?;
-        if line.trim() != READY {
-            node.stop();
-            return Err(EmbeddedError::NotReady);
-        }
-        Ok(node)
+        Ok(Self { address, process, data })
     }
 
     /// Where it serves Kafka clients.
@@ -113,57 +91,24 @@ impl EmbeddedNode {
     /// Its process.
     #[must_use]
     pub fn pid(&self) -> u32 {
-        self.process.id()
+        self.process.pid()
     }
 
     /// Everything it stores.
     #[must_use]
     pub fn data_dir(&self) -> &Path {
-        &self.data_dir
-    }
-
-    fn stop(&mut self) {
-        drop(self.process.stdin.take());
-        let deadline = Instant::now() + STOP_PATIENCE;
-        while matches!(self.process.try_wait(), Ok(None)) {
-            if Instant::now() >= deadline {
-                drop(self.process.kill());
-                drop(self.process.wait());
-                break;
-            }
-            thread::sleep(Duration::from_millis(5));
-        }
-        // What a node that was killed left behind.
-        drop(fs::remove_dir_all(&self.data_dir));
+        &self.data.0
     }
 }
 
-impl Drop for EmbeddedNode {
-    fn drop(&mut self) {
-        self.stop();
-    }
-}
-
-/// Begins at a place of this process's own, so that two that start together do not meet.
-fn free_port() -> Option<u16> {
-    let count = PORTS.end - PORTS.start;
-    let nanos =
-        std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).ok()?.subsec_nanos();
-    let first =
-        (std::process::id().wrapping_mul(7919).wrapping_add(nanos) % u32::from(count)) as u16;
-    (0..count)
-        .map(|step| PORTS.start + (first + step) % count)
-        .find(|port| TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok())
-}
-
-/// What the process of the node does: serves until its standard input ends. `arguments` are those behind the subcommand.
-pub fn serve(arguments: impl IntoIterator<Item = std::ffi::OsString>) -> ExitCode {
-    let name = std::ffi::OsString::from("chronik-server");
+/// What the process of the node does. `arguments` are those behind the subcommand.
+pub fn serve(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let name = OsString::from("chronik-server");
     let mut command = CommandLine::parse_from(std::iter::once(name).chain(arguments));
     let data_dir = command.data_dir.clone();
     // What it says beside the figures should be worth reading.
     command.log_level.get_or_insert_with(|| "warn".to_owned());
-    let served = serve_until_input_ends(command);
+    let served = serve_node(command);
     if let Some(data_dir) = data_dir {
         drop(fs::remove_dir_all(data_dir));
     }
@@ -176,20 +121,11 @@ pub fn serve(arguments: impl IntoIterator<Item = std::ffi::OsString>) -> ExitCod
     }
 }
 
-fn serve_until_input_ends(command: CommandLine) -> Result<(), Box<dyn std::error::Error>> {
+fn serve_node(command: CommandLine) -> Result<(), Box<dyn std::error::Error>> {
     let config = NodeConfig::resolve(command, &Host::read()?)?;
     init_logging(config.log_level);
     let node = Node::start(&config)?;
-    let mut said = io::stdout();
-    writeln!(said, "{READY}")?;
-    said.flush()?;
-    // Whatever ends the pipe, an error too, means that nobody wants the node any more.
-    let mut nothing = [0; 1];
-    while matches!(io::stdin().read(&mut nothing), Ok(1)) {}
-    thread::spawn(|| {
-        thread::sleep(STOP_PATIENCE);
-        std::process::exit(1);
-    });
+    serve_until_unwanted()?;
     node.stop();
     Ok(())
 }

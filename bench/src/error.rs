@@ -4,6 +4,7 @@ use std::io;
 
 use chronik_protocol::EncodeError;
 
+use crate::child::ChildError;
 use crate::embedded::EmbeddedError;
 use crate::engine::EngineError;
 use crate::floor::FloorError;
@@ -24,6 +25,9 @@ pub enum BenchError {
     /// The bare server.
     #[error(transparent)]
     Floor(#[from] FloorError),
+    /// A server of our own.
+    #[error(transparent)]
+    Child(#[from] ChildError),
     /// A request has no form in the server's version.
     #[error("encoding a request: {0}")]
     Encode(#[from] EncodeError),

@@ -6,6 +6,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod child;
 pub mod cli;
 pub mod embedded;
 pub mod engine;
@@ -21,6 +22,7 @@ pub mod progress;
 pub mod report;
 pub mod rounds;
 pub mod settings;
+pub mod sink;
 pub mod target;
 pub mod topic;
 pub mod verify;

@@ -7,8 +7,7 @@ use chronik::boot::stop_signals;
 use chronik_bench::cli::CommandLine;
 use chronik_bench::embedded;
 use chronik_bench::engine::StopFlag;
-use chronik_bench::floor::server;
-use chronik_bench::workloads;
+use chronik_bench::{floor, sink, workloads};
 use clap::Parser;
 
 /// What a shell expects of a program that was interrupted.
@@ -16,9 +15,10 @@ const EXIT_INTERRUPTED: i32 = 130;
 
 fn main() -> ExitCode {
     let mut arguments = std::env::args_os().skip(1);
-    match arguments.next() {
-        Some(first) if first == embedded::SUBCOMMAND => return embedded::serve(arguments),
-        Some(first) if first == server::SUBCOMMAND => return server::serve_process(arguments),
+    match arguments.next().as_deref().and_then(|first| first.to_str()) {
+        Some(embedded::SUBCOMMAND) => return embedded::serve(arguments),
+        Some(sink::SUBCOMMAND) => return sink::serve(arguments),
+        Some(floor::server::SUBCOMMAND) => return floor::server::serve(arguments),
         _ => {}
     }
     match run() {

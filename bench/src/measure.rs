@@ -96,25 +96,30 @@ impl<T: Traffic> RunningLoads<T> {
     }
 }
 
-/// Looks at the server at both ends of the window, and shows the progress, until the window is over or `ended` says so.
+/// Looks at the server at both ends of the window, calls `at_edge` at each, and shows the progress, until the window is over or `ended` says so.
 pub fn watch(
     target: &Target,
     schedule: &Schedule,
     progress: &mut Progress,
     records: impl Fn() -> u64,
     ended: impl Fn() -> bool,
+    mut at_edge: impl FnMut(),
 ) -> Watched {
     let begun = Instant::now();
     let mut watched = Watched::default();
+    let mut entered = false;
     loop {
         let now_ns = schedule.clock.now_ns();
         let (from_ns, to_ns) = (schedule.window.from_ns(), schedule.window.to_ns());
-        if watched.from.is_none() && now_ns >= from_ns {
+        if !entered && now_ns >= from_ns {
+            entered = true;
             watched.from = target.usage();
+            at_edge();
         }
         if now_ns >= to_ns || ended() {
             // An end before its time counts up to where it came.
             watched.to = target.usage();
+            at_edge();
             return watched;
         }
         progress.show(begun.elapsed(), records());

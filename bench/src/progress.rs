@@ -55,15 +55,6 @@ impl Progress {
         self.passed += planned;
     }
 
-    /// Leaves the terminal's line as it was found.
-    pub fn clear(&mut self) {
-        if self.terminal {
-            self.write("");
-            // There is nowhere to complain about standard error.
-            let _ = io::stderr().write_all(b"\r");
-        }
-    }
-
     fn write(&mut self, line: &str) {
         let text = if self.terminal {
             let width = self.width;
@@ -72,6 +63,17 @@ impl Progress {
         } else {
             format!("{line}\n")
         };
+        // There is nowhere to complain about standard error.
         let _ = io::stderr().write_all(text.as_bytes());
+    }
+}
+
+impl Drop for Progress {
+    /// Leaves the terminal's line as it was found.
+    fn drop(&mut self) {
+        if self.terminal {
+            self.write("");
+            let _ = io::stderr().write_all(b"\r");
+        }
     }
 }

@@ -9,10 +9,13 @@ use crate::error::BenchError;
 use crate::host;
 use crate::process::{self, Usage};
 use crate::report::TargetFacts;
+use crate::sink::SinkProcess;
 use crate::wire::{Wire, resolve};
 
 /// Name of the node of our own.
 pub const EMBEDDED: &str = "chronik";
+/// Name of the server that keeps nothing.
+const SINK: &str = "null-sink";
 /// Name of a broker that was given without one.
 const UNNAMED: &str = "broker";
 
@@ -27,7 +30,15 @@ pub struct Target {
     pub pid: Option<u32>,
     data_dir: Option<PathBuf>,
     // Runs as long as the target is there.
-    _node: Option<EmbeddedNode>,
+    own: Option<Own>,
+}
+
+/// A server of our own.
+#[derive(Debug)]
+#[allow(dead_code, reason = "held so that they run")]
+enum Own {
+    Node(EmbeddedNode),
+    Sink(SinkProcess),
 }
 
 impl Target {
@@ -39,9 +50,9 @@ impl Target {
         let mut named = options.target.clone();
         named.extend(options.bootstrap.iter().map(|at| (UNNAMED.to_owned(), at.clone())));
         let embedded = options.embedded || named.is_empty();
-        if embedded {
-            named.push((EMBEDDED.to_owned(), String::new()));
-        }
+        let own = [(embedded, EMBEDDED), (options.sink, SINK)];
+        let own = own.into_iter().filter(|(wanted, _)| *wanted);
+        named.extend(own.map(|(_, name)| (name.to_owned(), String::new())));
         for (index, (name, _)) in named.iter().enumerate() {
             if named[..index].iter().any(|(other, _)| other == name) {
                 let what = format!("--target {name}: another one has that name");
@@ -52,9 +63,7 @@ impl Target {
             let what = "--data-dir and --node-flag are for the embedded node: add --embedded";
             return Err(BenchError::Options(what.to_owned()));
         }
-        if embedded {
-            named.pop();
-        }
+        named.retain(|(_, address)| !address.is_empty());
         for (name, _) in &options.target_data {
             if !named.iter().any(|(known, _)| known == name) {
                 let what = format!("--target-data {name}: no --target has that name");
@@ -72,7 +81,7 @@ impl Target {
                 address,
                 pid: process::listener(address),
                 data_dir: data.map(|(_, folder)| PathBuf::from(folder)),
-                _node: None,
+                own: None,
             });
         }
         if embedded {
@@ -83,7 +92,17 @@ impl Target {
                 address: node.address(),
                 pid: Some(node.pid()),
                 data_dir: Some(node.data_dir().to_owned()),
-                _node: Some(node),
+                own: Some(Own::Node(node)),
+            });
+        }
+        if options.sink {
+            let sink = SinkProcess::start(program)?;
+            targets.push(Self {
+                name: SINK.to_owned(),
+                address: sink.address(),
+                pid: Some(sink.pid()),
+                data_dir: None,
+                own: Some(Own::Sink(sink)),
             });
         }
         Ok(targets)
@@ -92,13 +111,19 @@ impl Target {
     /// A server of this machine that is no broker.
     #[must_use]
     pub fn bare(name: &str, address: SocketAddr, pid: u32) -> Self {
-        Self { name: name.to_owned(), address, pid: Some(pid), data_dir: None, _node: None }
+        Self { name: name.to_owned(), address, pid: Some(pid), data_dir: None, own: None }
     }
 
     /// What its process has used so far.
     #[must_use]
     pub fn usage(&self) -> Option<Usage> {
         process::usage(self.pid?)
+    }
+
+    /// Whether it keeps nothing, so that only the client is measured.
+    #[must_use]
+    pub const fn is_sink(&self) -> bool {
+        matches!(self.own, Some(Own::Sink(_)))
     }
 
     /// Where its data is, if that is known.

@@ -34,7 +34,7 @@ use std::time::Duration;
 
 use hdrhistogram::Histogram;
 
-pub use frame_reader::Frame;
+pub use frame_reader::{Frame, FrameReader, ReadEnd};
 pub use outbox::Outbox;
 pub use pace::Pace;
 pub use schedule::{Clock, Live, Schedule, StopFlag, Window};

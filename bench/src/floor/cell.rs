@@ -82,8 +82,14 @@ impl FloorCell {
         let target = Target::bare(FLOOR, addresses[0], server.pid());
         let schedule = timing.schedule(stop);
         let running = RunningLoads::start(connected, &schedule)?;
-        let watched =
-            watch(&target, &schedule, progress, || running.records(), || running.any_finished());
+        let watched = watch(
+            &target,
+            &schedule,
+            progress,
+            || running.records(),
+            || running.any_finished(),
+            || {},
+        );
         let outcomes = running.join()?;
         unless_stopped(stop)?;
         Ok(round(&outcomes, self.plan.closed_loop_slots(), watched.cost()))

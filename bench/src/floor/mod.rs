@@ -16,6 +16,8 @@ pub mod traffic;
 
 use std::io;
 
+use crate::child::ChildError;
+
 pub use cell::{FLOOR, FloorCell};
 pub use group::GroupOptions;
 pub use server::{FloorServer, FloorServerOptions, Service};
@@ -33,7 +35,10 @@ pub enum FloorError {
     /// The system refuses something.
     #[error("the bare server: {0}")]
     Io(#[from] io::Error),
-    /// It ended before it served; what it said stands above.
-    #[error("the bare server did not start: see its own message above")]
+    /// Its process.
+    #[error(transparent)]
+    Child(#[from] ChildError),
+    /// A core's thread ended before it served; what it said stands above.
+    #[error("a core of the bare server did not start")]
     NotReady,
 }

@@ -3,12 +3,13 @@
 //! It is a process of its own, this program under a hidden subcommand, as the embedded node is. It ends with its
 //! standard input, and leaves nothing behind.
 
+use std::ffi::OsString;
 use std::fs;
-use std::io::{self, BufRead, BufReader, Read, Write};
+use std::io::{self, Write};
 use std::net::SocketAddr;
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitCode, Stdio};
+use std::process::ExitCode;
+use std::rc::Rc;
 use std::sync::mpsc;
 
 use chronik_shards::io::process::ProcessMask;
@@ -21,14 +22,12 @@ use clap::{Args, Parser, ValueEnum};
 use glommio::net::TcpListener;
 
 use super::FloorError;
-use super::connection::{Work, scratch, serve};
+use super::connection::{self, Work, scratch};
 use super::group::{GroupCommit, GroupOptions};
+use crate::child::{ServerChild, serve_until_unwanted};
 
 /// The hidden subcommand.
 pub const SUBCOMMAND: &str = "floor-server";
-
-/// Says that all addresses are printed.
-const READY: &str = "ready";
 
 /// Zero-filled file of each core.
 const FILE_BYTES: u64 = 64 << 20;
@@ -133,7 +132,7 @@ impl FloorServerOptions {
 /// A bare server that runs. Dropping it stops it.
 #[derive(Debug)]
 pub struct FloorServer {
-    process: Child,
+    child: ServerChild,
     /// By service, the addresses of its cores.
     addresses: Vec<(Service, Vec<SocketAddr>)>,
     directory: PathBuf,
@@ -154,31 +153,19 @@ impl FloorServer {
         options.plan()?;
         fs::create_dir_all(parent)?;
         let directory = fresh_directory(parent)?;
-        let spawned = Command::new(program)
-            .arg(SUBCOMMAND)
-            .args(options.to_arguments())
-            .arg("--directory")
-            .arg(&directory)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            // A terminal's Ctrl-C is for the client, which stops the server when it is done with it.
-            .process_group(0)
-            .spawn();
-        let mut process = spawned.inspect_err(|_| drop(fs::remove_dir(&directory)))?;
-        let said = process.stdout.take().expect("it was piped");
-        let mut server = Self { process, addresses: Vec::new(), directory };
-        for line in BufReader::new(said).lines() {
-            let line = line?;
-            if line == READY {
-                return Ok(server);
-            }
-            let (service, list) = line.split_once(' ').unwrap_or((&line, ""));
+        let place = [OsString::from("--directory"), directory.clone().into()];
+        let arguments = options.to_arguments().into_iter().map(OsString::from).chain(place);
+        let child = ServerChild::start(program, SUBCOMMAND, arguments)
+            .inspect_err(|_| drop(fs::remove_dir_all(&directory)))?;
+        let mut addresses = Vec::new();
+        for line in child.said() {
+            let (service, list) = line.split_once(' ').unwrap_or((line, ""));
             let service = Service::from_str(service, false).map_err(FloorError::Options)?;
             let list: Result<_, _> = list.split(' ').map(str::parse).collect();
             let list = list.map_err(|error| FloorError::Options(format!("{line}: {error}")))?;
-            server.addresses.push((service, list));
+            addresses.push((service, list));
         }
-        Err(FloorError::NotReady)
+        Ok(Self { child, addresses, directory })
     }
 
     /// Where a service is offered: by each core at one address.
@@ -192,15 +179,13 @@ impl FloorServer {
     /// Its process.
     #[must_use]
     pub fn pid(&self) -> u32 {
-        self.process.id()
+        self.child.pid()
     }
 }
 
 impl Drop for FloorServer {
     fn drop(&mut self) {
-        // It has nothing to bring home, and its files have no names.
-        let _ = self.process.kill();
-        let _ = self.process.wait();
+        // Its files have no names: nothing but directories is there, and those go without the process too.
         let _ = fs::remove_dir_all(&self.directory);
     }
 }
@@ -230,8 +215,8 @@ struct ServerCommand {
 
 /// What the process of the server does: serves until its standard input ends. `arguments` are those behind the
 /// subcommand.
-pub fn serve_process(arguments: impl IntoIterator<Item = std::ffi::OsString>) -> ExitCode {
-    let name = std::ffi::OsString::from(SUBCOMMAND);
+pub fn serve(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let name = OsString::from(SUBCOMMAND);
     let command = ServerCommand::parse_from(std::iter::once(name).chain(arguments));
     let served = run(&command.options, &command.directory);
     // Its files have no names any more; nothing but directories is there.
@@ -296,18 +281,15 @@ fn run(options: &FloorServerOptions, directory: &Path) -> Result<(), FloorError>
         let name = service.to_possible_value().expect("no service is skipped");
         writeln!(out, "{} {}", name.get_name(), list.join(" "))?;
     }
-    writeln!(out, "{READY}")?;
-    out.flush()?;
-    let mut rest = Vec::new();
-    io::stdin().read_to_end(&mut rest)?;
-    Ok(())
+    drop(out);
+    Ok(serve_until_unwanted()?)
 }
 
 /// Opens every service of a core.
 async fn offer(directory: &Path, group: GroupOptions) -> io::Result<Vec<(Service, SocketAddr)>> {
     // The first file that this executor opens for direct IO; see `chronik_shards::io::wal_writer`.
     let log = GroupCommit::open(directory, group).await?;
-    glommio::spawn_local(std::rc::Rc::clone(&log).run()).detach();
+    glommio::spawn_local(Rc::clone(&log).run()).detach();
     let scratch = scratch();
     let mut addresses = Vec::new();
     let works = [
@@ -319,13 +301,14 @@ async fn offer(directory: &Path, group: GroupOptions) -> io::Result<Vec<(Service
     for (service, work) in works {
         let listener = TcpListener::bind("127.0.0.1:0")?;
         addresses.push((service, listener.local_addr()?));
-        let scratch = std::rc::Rc::clone(&scratch);
+        let scratch = Rc::clone(&scratch);
         glommio::spawn_local(async move {
             loop {
                 match listener.accept().await {
                     Ok(stream) => {
                         let _ = stream.set_nodelay(true);
-                        let served = serve(stream, work.clone(), std::rc::Rc::clone(&scratch));
+                        let scratch = Rc::clone(&scratch);
+                        let served = connection::serve(stream, work.clone(), scratch);
                         glommio::spawn_local(served).detach();
                     }
                     Err(error) => give_up(&format!("accepting failed: {error}")),

@@ -11,7 +11,7 @@ use chronik_protocol::messages::produce_response::{
 use chronik_protocol::messages::{ProduceResponse, ResponseHeader};
 use chronik_protocol::{ApiKey, EncodeError, Message, Reader, encode_response};
 
-use crate::engine::{Fault, Frame};
+use crate::engine::{Fault, Frame, Outbox};
 use crate::wire::code_name;
 
 const PREFIX_BYTES: usize = 4;
@@ -192,11 +192,46 @@ fn number<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
     value
 }
 
-/// A good answer's frame, with its length: what a server without a log says.
-///
-/// # Errors
-/// [`EncodeError`] when there is no such answer in `version`.
-pub fn encode_good_answer(
+/// Good answers to requests with one batch, for servers without a log: encoded once, the numbers filled in.
+#[derive(Clone, Debug)]
+pub struct AnswerTemplate {
+    frame: Vec<u8>,
+    index_at: usize,
+    base_offset_at: usize,
+}
+
+impl AnswerTemplate {
+    /// Answers to requests to `topic`.
+    ///
+    /// # Errors
+    /// [`EncodeError`] when there is no such answer in `version`.
+    pub fn new(version: i16, topic: &str) -> Result<Self, EncodeError> {
+        let frame = encode_good_answer(version, topic, 0, &[(INDEX, BASE_OFFSET)])?;
+        let at = |value: &[u8]| {
+            let found = frame.windows(value.len()).position(|window| window == value);
+            found.expect("the encoding holds what was encoded")
+        };
+        let (index_at, base_offset_at) = (at(&INDEX.to_be_bytes()), at(&BASE_OFFSET.to_be_bytes()));
+        Ok(Self { frame: frame.to_vec(), index_at, base_offset_at })
+    }
+
+    /// Appends an answer.
+    pub fn append(
+        &self,
+        outbox: &mut Outbox,
+        correlation_id: i32,
+        partition: i32,
+        base_offset: i64,
+    ) {
+        let frame = outbox.copy(&self.frame);
+        frame[PREFIX_BYTES..][..4].copy_from_slice(&correlation_id.to_be_bytes());
+        frame[self.index_at..][..4].copy_from_slice(&partition.to_be_bytes());
+        frame[self.base_offset_at..][..8].copy_from_slice(&base_offset.to_be_bytes());
+    }
+}
+
+/// A good answer's frame, with its length.
+fn encode_good_answer(
     version: i16,
     topic: &str,
     correlation_id: i32,
@@ -242,6 +277,16 @@ mod tests {
                 assert_eq!(read(&good, &frame), Some(placed), "version {version}");
             }
         }
+    }
+
+    #[test]
+    fn templates_make_good_answers() {
+        let good = GoodAnswer::new(12, "topic", 1).unwrap();
+        let (mut outbox, mut socket) = (Outbox::default(), Vec::new());
+        AnswerTemplate::new(12, "topic").unwrap().append(&mut outbox, 77, 5, 1 << 33);
+        assert!(outbox.write_to(&mut socket).unwrap());
+        assert_eq!(socket[PREFIX_BYTES..][..4], 77i32.to_be_bytes());
+        assert_eq!(read(&good, &socket.into()), Some(vec![(5, 1 << 33)]));
     }
 
     #[test]

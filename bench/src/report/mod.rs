@@ -36,6 +36,8 @@ pub enum Durability {
     NotAcknowledged,
     /// There is no log behind it.
     NoLog,
+    /// Nothing is written.
+    ReadsOnly,
     /// The server does not say.
     Unknown,
 }
@@ -49,6 +51,7 @@ impl Durability {
             Self::DoesNotWait => "does not wait",
             Self::NotAcknowledged => "no answer",
             Self::NoLog => "no log",
+            Self::ReadsOnly => "reads",
             Self::Unknown => "unknown",
         }
     }

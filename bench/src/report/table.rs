@@ -2,7 +2,7 @@
 
 use std::fmt::{self, Write};
 
-use super::{BUSY_LIMIT, Cell, Report, Round, Spread};
+use super::{BUSY_LIMIT, Cell, Durability, Report, Round, Spread};
 
 /// Columns of words; the others hold numbers and are aligned at the right.
 const WORD_COLUMNS: usize = 3;
@@ -115,6 +115,7 @@ fn grouped(value: f64) -> String {
 /// Three digits that mean something.
 fn short(value: f64) -> String {
     match value {
+        v if v >= 10_000.0 => grouped(v),
         v if v >= 100.0 => format!("{v:.0}"),
         v if v >= 10.0 => format!("{v:.1}"),
         v if v >= 1.0 => format!("{v:.2}"),
@@ -184,6 +185,7 @@ impl Report {
                     "{name}: the client's thread waited for a CPU that others used; with more CPUs both may do better"
                 ));
             }
+            remarks.extend(self.client_limit(cell));
             let refused: u64 = cell.rounds.iter().map(|round| round.refused).sum();
             if refused > 0 {
                 remarks.push(format!("{name}: {refused} requests were refused and do not count"));
@@ -196,6 +198,29 @@ impl Report {
             }
         }
         remarks
+    }
+
+    /// Where the client alone, against a server that keeps nothing, does less than twice of what was measured.
+    fn client_limit(&self, cell: &Cell) -> Option<String> {
+        let rate = |cell: &Cell| {
+            let closed =
+                |round: &Round| round.closed_loop_slots.map(|_| round.records_per_second());
+            cell.over_rounds(closed).map(|spread| spread.median)
+        };
+        let alone = self.cells.iter().find(|other| {
+            other.durability == Durability::NoLog
+                && other.load == cell.load
+                && other.target != cell.target
+        })?;
+        let (alone, found) = (rate(alone)?, rate(cell)?);
+        (alone < found * 2.0).then(|| {
+            format!(
+                "{} {}: the client alone does {} records/s, less than twice this figure: it is a part of the limit",
+                cell.target,
+                cell.load,
+                grouped(alone)
+            )
+        })
     }
 }
 

@@ -69,7 +69,7 @@ chronik-bench acks, 3 rounds
 
 target   load    acknowledged    records/s            min–max   MB/s  p50 ms  p99 ms  p99.9 ms  max ms  p99 corr  server s/GB  client s/GB  client busy  server MiB
 chronik  acks=1  waits for disk  1,000,000  500,000–1,500,000   1000    2.00    9.00      9.00    30.0      8.89        0.500        0.250         25 %          64
-chronik  acks=0  no answer               5                5–5  0.005    1.00    1.00      1.00    1.00         –            –        50000         95 %           –
+chronik  acks=0  no answer               5                5–5  0.005    1.00    1.00      1.00    1.00         –            –       50,000         95 %           –
 
 Medians over the rounds; percentiles are those of each round. MB/s: values of records, 10^6 bytes. s/GB: CPU seconds
 for 10^9 such bytes. p99 corr: closed loop, corrected for what it did not send while it waited.

@@ -21,7 +21,12 @@ pub(super) fn run(run: &Run<'_>, options: WorkloadOptions) -> Result<Report, Ben
             cells.push(ProduceCell { target, load, plan });
         }
     }
-    run.produce_cells(&targets, &settings, cells)?.report("acks", &targets, &settings)
+    let mut measured = run.produce_cells(&targets, &settings, cells)?;
+    measured.notes.push(
+        "acks=0 has no answer: a request counts when the socket has taken it, which is also its latency; in log/s is how fast the log grew"
+            .to_owned(),
+    );
+    measured.report("acks", &targets, &settings)
 }
 
 /// Producers as the settings have them.

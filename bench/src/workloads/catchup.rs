@@ -42,6 +42,10 @@ struct Backlog {
 
 pub(super) fn run(run: &Run<'_>, options: CatchupOptions) -> Result<Report, BenchError> {
     let settings = Settings::resolve(options.common.load, &Defaults::CATCHUP)?;
+    if options.common.targets.sink {
+        let what = "--sink: a server that keeps nothing has nothing to read";
+        return Err(BenchError::Options(what.to_owned()));
+    }
     let targets = Target::open(&options.common.targets, run.program)?;
     let timing = Timing { ramp: settings.ramp, window: settings.duration };
     let rounds = u32::try_from(settings.rounds).unwrap_or(u32::MAX);
@@ -62,7 +66,7 @@ pub(super) fn run(run: &Run<'_>, options: CatchupOptions) -> Result<Report, Benc
         let cells = [
             ("alone", produced.clone()),
             ("beside a reader", produced),
-            ("the reader", Durability::Unknown),
+            ("the reader", Durability::ReadsOnly),
         ];
         for (load, durability) in cells {
             measured.cells.push(Cell {
@@ -108,8 +112,10 @@ pub(super) fn run(run: &Run<'_>, options: CatchupOptions) -> Result<Report, Benc
             progress.end(timing.total() + ROUND_OVERHEAD);
         }
     }
-    progress.clear();
     measured.notes.append(&mut notes);
+    measured.setting("backlog", options.backlog);
+    measured.setting("fetch-bytes", options.fetch_bytes);
+    measured.setting("partition-fetch-bytes", options.partition_fetch_bytes);
     measured.report("catchup", &targets, &settings)
 }
 
@@ -143,7 +149,7 @@ fn write_backlog(
     }
     let schedule = timing.schedule(run.stop);
     let running = RunningLoads::start(connected, &schedule)?;
-    watch(target, &schedule, progress, || running.records(), || running.all_finished());
+    watch(target, &schedule, progress, || running.records(), || running.all_finished(), || {});
     running.join()?;
     unless_stopped(run.stop)?;
     let ends = guard.topic.end_offsets()?;
@@ -190,7 +196,7 @@ fn measure(
     };
     let ended =
         || running.any_finished() || reading.as_ref().is_some_and(RunningLoads::all_finished);
-    let watched = watch(target, &schedule, progress, || running.records(), ended);
+    let watched = watch(target, &schedule, progress, || running.records(), ended, || {});
     // With the reader at its end, what follows is no figure of producers beside it.
     schedule.window.end_at(schedule.clock.now_ns());
     let disk_after = target.pid.and_then(process::disk_read_bytes);

@@ -98,7 +98,7 @@ pub(super) fn run(run: &Run<'_>, options: FloorWorkloadOptions) -> Result<Report
             progress.end(timing.total() + ROUND_OVERHEAD);
         }
     }
-    progress.clear();
+    drop(progress);
     measured.notes.push(
         "answer: each request answered at once; echo: sent back whole; commit: answered when it is on the disk; sink: \
          dropped unread, which shows what the client can do; copy: 1 MiB frames one way; write: O_DIRECT|O_DSYNC, a \

@@ -35,6 +35,8 @@ pub(super) fn run(run: &Run<'_>, options: ManyPartitionsOptions) -> Result<Repor
     }
     let mut measured = run.produce_cells(&targets, &settings, cells)?;
     measured.notes.push(format!("requests of {} bytes of values", options.request_bytes));
+    measured.setting("few-partitions", options.few_partitions);
+    measured.setting("request-bytes", options.request_bytes);
     measured.report("many-partitions", &targets, &settings)
 }
 

@@ -14,6 +14,8 @@ use std::io::{BufWriter, Write};
 use std::path::Path;
 use std::time::Duration;
 
+use serde_json::Value;
+
 use crate::cli::{CommandLine, FloorOptions, TargetOptions, Workload};
 use crate::engine::StopFlag;
 use crate::error::BenchError;
@@ -125,7 +127,11 @@ impl Run<'_> {
             Some(_) => floor_cells(&cells),
             None => (Vec::new(), Vec::new()),
         };
-        let closed: Vec<bool> = cells.iter().map(|cell| cell.plan.rate.is_none()).collect();
+        // At a fixed rate there is nothing to compare but latency, which the floor's row has.
+        let has_ratio: Vec<bool> = cells
+            .iter()
+            .map(|cell| cell.plan.rate.is_none() && !targets[cell.target].is_sink())
+            .collect();
         let brokers = cells.len();
         let cells: Vec<AnyCell> = cells
             .into_iter()
@@ -165,8 +171,7 @@ impl Run<'_> {
                 progress.end(timing.total() + ROUND_OVERHEAD);
             }
         }
-        progress.clear();
-        for (cell, floor) in floor_of.iter().enumerate().filter(|(cell, _)| closed[*cell]) {
+        for (cell, floor) in floor_of.iter().enumerate().filter(|(cell, _)| has_ratio[*cell]) {
             let median = |cell: &Cell| cell.over_rounds(|round| Some(round.bytes_per_second()));
             let floor = median(&measured.cells[brokers + floor]);
             let found = median(&measured.cells[cell]);
@@ -212,12 +217,23 @@ impl AnyCell {
 struct Measured {
     cells: Vec<Cell>,
     notes: Vec<String>,
+    /// Settings that only this workload has.
+    settings: Vec<(String, Value)>,
 }
 
 impl Measured {
     fn add(&mut self, other: Self) {
         self.cells.extend(other.cells);
-        self.notes.extend(other.notes);
+        for note in other.notes {
+            if !self.notes.contains(&note) {
+                self.notes.push(note);
+            }
+        }
+        self.settings.extend(other.settings);
+    }
+
+    fn setting(&mut self, name: &str, value: impl Into<Value>) {
+        self.settings.push((name.to_owned(), value.into()));
     }
 
     /// The report, also written to the files that were asked for.
@@ -234,7 +250,7 @@ impl Measured {
         notes.push(describe_load(settings));
         let report = Report {
             workload: workload.to_owned(),
-            settings: settings.to_pairs(),
+            settings: settings.to_pairs().into_iter().chain(self.settings).collect(),
             host: host::facts(),
             targets: targets.iter().map(Target::facts).collect(),
             cells: self.cells,

@@ -38,6 +38,10 @@ pub(super) fn run(run: &Run<'_>, options: TailOptions) -> Result<Report, BenchEr
     if options.consumers == 0 {
         return Err(BenchError::Options("--consumers: at least 1 is due".to_owned()));
     }
+    if options.common.targets.sink {
+        let what = "--sink: a server that keeps nothing has nothing to read";
+        return Err(BenchError::Options(what.to_owned()));
+    }
     let targets = Target::open(&options.common.targets, run.program)?;
     let cells = |rate: &dyn Fn(usize) -> Option<f64>, load: &dyn Fn(usize) -> String| {
         let cell = |target| TailCell {
@@ -80,6 +84,10 @@ pub(super) fn run(run: &Run<'_>, options: TailOptions) -> Result<Report, BenchEr
          batches; the server's cost is that of both sides",
         options.consumers
     ));
+    measured.setting("consumers", options.consumers);
+    measured.setting("fetch-bytes", options.fetch_bytes);
+    measured.setting("partition-fetch-bytes", options.partition_fetch_bytes);
+    measured.setting("fetch-wait-ms", options.fetch_wait_ms);
     measured.report("tail", &targets, &settings)
 }
 
@@ -133,7 +141,6 @@ fn measure_cells(
             progress.end(each);
         }
     }
-    progress.clear();
     Ok(measured)
 }
 
@@ -164,7 +171,7 @@ fn measure(
     }
     let running = RunningLoads::start(connected, &schedule)?;
     let ended = || running.any_finished() || consumers.any_finished();
-    let watched = watch(target, &schedule, progress, || running.records(), ended);
+    let watched = watch(target, &schedule, progress, || running.records(), ended, || {});
     let produced = running.join()?;
     let done: u64 = produced.iter().map(|outcome: &Outcome<Produce>| outcome.done.records).sum();
     let due = done * cell.fetch.consumers as u64;
