@@ -33,6 +33,14 @@ pub struct CommandLine {
     #[arg(long, env = "CHRONIK_DATA_DIR", value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
 
+    /// Tuning profile: development, latency, throughput, shared-host, or a file [default: development]
+    #[arg(long, env = "CHRONIK_PROFILE", value_name = "NAME|FILE")]
+    pub profile: Option<String>,
+
+    /// Print what the profile comes to on this host (shard → CPU → WAL), and do not start
+    #[arg(long, env = "CHRONIK_PLAN", value_parser = BoolishValueParser::new())]
+    pub plan: bool,
+
     /// Number of shards, each a thread with its own partitions and log [default: one a CPU]
     #[arg(long, env = "CHRONIK_SHARDS", value_name = "COUNT")]
     pub shards: Option<u16>,
@@ -71,7 +79,7 @@ mod tests {
             assert_eq!(argument.get_env().unwrap().to_str(), Some(variable.as_str()), "--{flag}");
             flags += 1;
         }
-        assert_eq!(flags, 10);
+        assert_eq!(flags, 12);
     }
 
     #[test]
@@ -83,6 +91,8 @@ mod tests {
             "--bind-addr=::1",
             "--node-id=3",
             "--data-dir=/d",
+            "--profile=latency",
+            "--plan",
             "--shards=4",
             "--no-pin",
             "--config=/c",
@@ -95,6 +105,8 @@ mod tests {
             bind_addr: Some("::1".parse().unwrap()),
             node_id: Some(3),
             data_dir: Some("/d".into()),
+            profile: Some("latency".to_owned()),
+            plan: true,
             shards: Some(4),
             no_pin: true,
             config: Some("/c".into()),

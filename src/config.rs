@@ -10,15 +10,17 @@ mod tests;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
+use chronik_shards::format::wal::BLOCK_BYTES;
+use chronik_shards::machine::shard::ShardLimits;
 use chronik_shards::machine::topic_config::{BrokerConfig, ConfigError, ConfigLimits};
 use chronik_shards::model::NodeId;
+use chronik_tuning::host::Host;
+use chronik_tuning::plan::{Plan, PlanError};
+use chronik_tuning::profile::{DEFAULT_PROFILE, Profile, ProfileError, ShardCount};
 use tracing::level_filters::LevelFilter;
 
 use crate::cli::CommandLine;
 use file::ConfigFile;
-
-/// Most shards of one node. Every shard has a queue to every other.
-pub const SHARDS_MAX: u16 = 256;
 
 const DEFAULT_PORT: u16 = 9092;
 const DEFAULT_NODE_ID: i32 = 1;
@@ -35,10 +37,8 @@ pub struct NodeConfig {
     pub bind: SocketAddr,
     /// Where clients are told to connect.
     pub advertised: Endpoint,
-    /// How many shards it runs.
-    pub shards: u16,
-    /// Where they run.
-    pub pin: PinPolicy,
+    /// What it uses of its host.
+    pub plan: Plan,
     /// What is logged.
     pub log_level: LevelFilter,
     /// Whether to start without acknowledged records that are damaged.
@@ -54,15 +54,6 @@ pub struct Endpoint {
     pub host: String,
     /// The port.
     pub port: u16,
-}
-
-/// Where shards run.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum PinPolicy {
-    /// Each on a CPU of its own.
-    OnePerCpu,
-    /// Wherever the kernel puts them.
-    Unpinned,
 }
 
 /// A configuration that this node does not start with. One line each, naming the key.
@@ -113,6 +104,12 @@ pub enum NodeConfigError {
     /// A key of the `[kafka]` table.
     #[error("[kafka] {0}")]
     Kafka(#[from] ConfigError),
+    /// The profile.
+    #[error(transparent)]
+    Profile(#[from] ProfileError),
+    /// The profile on this host.
+    #[error(transparent)]
+    Plan(#[from] PlanError),
     /// A flag's or key's value.
     #[error("{key}={value}: {reason}")]
     Value {
@@ -128,15 +125,9 @@ pub enum NodeConfigError {
 impl NodeConfig {
     /// Puts everything together; reads the configuration file if one is named.
     ///
-    /// `cpus` is how many CPUs this process may use.
-    ///
     /// # Errors
-    /// [`NodeConfigError`] naming the first key that is refused.
-    pub fn resolve(
-        command: CommandLine,
-        limits: ConfigLimits,
-        cpus: u16,
-    ) -> Result<Self, NodeConfigError> {
+    /// [`NodeConfigError`] naming the first key that is refused, or what this host does not have.
+    pub fn resolve(command: CommandLine, host: &Host) -> Result<Self, NodeConfigError> {
         let file = match &command.config {
             Some(path) => ConfigFile::read(path)?,
             None => ConfigFile::default(),
@@ -144,12 +135,12 @@ impl NodeConfig {
         let node_id = node_id(command.node_id.or(file.node_id))?;
         let bind = bind(&command, &file)?;
         let advertised = advertised(&command, &file, bind)?;
-        let (shards, pin) = shards(command.shards, command.no_pin, cpus)?;
+        let plan = Plan::resolve(&profile(&command, &file)?, host)?;
         let log_level = log_level(command.log_level.as_deref())?;
         let data_dir =
             command.data_dir.or(file.data_dir).unwrap_or_else(|| DEFAULT_DATA_DIR.into());
 
-        let mut broker = BrokerConfig::new(limits);
+        let mut broker = BrokerConfig::new(config_limits(&plan.profile.limits));
         for (name, value) in &file.kafka {
             broker.set(name, value)?;
         }
@@ -160,17 +151,7 @@ impl NodeConfig {
         broker.record("advertised.listeners", listener(&advertised))?;
         broker.record("log.dirs", data_dir.display().to_string())?;
         let accept_data_loss = command.accept_data_loss;
-        Ok(Self {
-            node_id,
-            data_dir,
-            bind,
-            advertised,
-            shards,
-            pin,
-            log_level,
-            accept_data_loss,
-            broker,
-        })
+        Ok(Self { node_id, data_dir, bind, advertised, plan, log_level, accept_data_loss, broker })
     }
 }
 
@@ -261,23 +242,26 @@ fn parse_endpoint(text: &str, default_port: u16) -> Option<Endpoint> {
     (is_name || host.parse::<IpAddr>().is_ok()).then(|| Endpoint { host: host.to_owned(), port })
 }
 
-fn shards(
-    given: Option<u16>,
-    no_pin: bool,
-    cpus: u16,
-) -> Result<(u16, PinPolicy), NodeConfigError> {
-    let shards = given.unwrap_or(cpus.clamp(1, SHARDS_MAX));
-    if !(1..=SHARDS_MAX).contains(&shards) {
-        return Err(value_error("--shards", shards, format!("1 to {SHARDS_MAX} are possible")));
+/// The profile that is asked for, with what the file's table and the flags change of it.
+fn profile(command: &CommandLine, file: &ConfigFile) -> Result<Profile, NodeConfigError> {
+    let name = command.profile.as_ref().or(file.profile.as_ref());
+    let mut profile = Profile::load(name.map_or(DEFAULT_PROFILE, String::as_str))?;
+    let origin = command.config.as_ref().map_or_else(String::new, |path| {
+        format!("configuration file {}, [profile]", path.display())
+    });
+    profile.override_with(&origin, &file.profile_changes)?;
+    if let Some(count) = command.shards {
+        profile.shards = ShardCount::Count(count);
     }
-    if no_pin {
-        return Ok((shards, PinPolicy::Unpinned));
-    }
-    if shards > cpus {
-        let reason = format!("this process may use {cpus} CPUs; add --no-pin to share them");
-        return Err(value_error("--shards", shards, reason));
-    }
-    Ok((shards, PinPolicy::OnePerCpu))
+    profile.pin &= !command.no_pin;
+    Ok(profile)
+}
+
+/// Bounds of a configuration that follow from the shards' limits.
+fn config_limits(limits: &ShardLimits) -> ConfigLimits {
+    // A commit never spans files, and its header takes less than a block.
+    let message_bytes = limits.wal_file_bytes.saturating_sub(2 * BLOCK_BYTES);
+    ConfigLimits { message_bytes_max: usize::try_from(message_bytes).unwrap_or(usize::MAX) }
 }
 
 fn log_level(given: Option<&str>) -> Result<LevelFilter, NodeConfigError> {

@@ -23,7 +23,7 @@ use chronik_shards::shard::ShardHandle;
 use crate::control::{CommittedCommand, ControlHandle};
 use crate::handlers::{Handlers, KafkaDispatcher};
 use crate::metadata_view::MetadataView;
-use crate::net::listener::{BoundListener, ConnectionCounts, HandOver, connections_max_by_default};
+use crate::net::listener::{BoundListener, ConnectionCounts, HandOver};
 use crate::net::{AcceptedSocket, NetConfig, ShardConnections};
 use crate::proposals::{ProposalAnswer, Proposals};
 
@@ -69,6 +69,10 @@ pub struct FrontPlan {
     pub control: ControlHandle,
     /// Open connections of all shards.
     pub counts: Arc<ConnectionCounts>,
+    /// Open connections beyond which new ones are closed.
+    pub connections_max: usize,
+    /// Bounds of each shard's connections.
+    pub net: NetConfig,
     /// Where the data is.
     pub data_dir: PathBuf,
     /// Keeps ids of fetch sessions of an earlier process from matching.
@@ -210,15 +214,9 @@ impl Front {
         let proposals = Rc::new(Proposals::new(plan.control.clone(), inbox));
         let is_first = self.proposals.set(Rc::clone(&proposals)).is_ok();
         assert!(is_first, "a shard is told once to serve");
-        let settings = plan.broker.settings();
         let handlers = Handlers::new(&plan, self.shard.clone(), Rc::clone(&self.view), proposals);
-        let net = NetConfig {
-            frame_bytes_max: settings.socket_request_max_bytes,
-            idle_max: Duration::from_millis(settings.connections_max_idle_ms),
-            ..NetConfig::default()
-        };
         let dispatcher = Rc::new(KafkaDispatcher(Rc::new(handlers)));
-        let connections = ShardConnections::new(net, dispatcher);
+        let connections = ShardConnections::new(plan.net, dispatcher);
         // Set once: the assertion above holds for both cells.
         let _ = self.connections.set(connections.clone());
         for socket in self.early.take() {
@@ -227,7 +225,7 @@ impl Front {
         let acceptor = listener.map(|listener| {
             let hand_over =
                 ToShards { own: self.shard.id(), connections: connections.clone(), inboxes };
-            listener.accept(plan.counts, connections_max_by_default(), hand_over)
+            listener.accept(plan.counts, plan.connections_max, hand_over)
         });
         self.shard.stopping().await;
         if let Some(acceptor) = acceptor {

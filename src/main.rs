@@ -5,9 +5,8 @@ use std::process::ExitCode;
 use chronik::boot::{init_logging, stop_signals};
 use chronik::cli::CommandLine;
 use chronik::config::NodeConfig;
-use chronik::node::{Node, config_limits};
-use chronik_shards::io::process;
-use chronik_shards::machine::shard::ShardLimits;
+use chronik::node::Node;
+use chronik_tuning::host::Host;
 use clap::Parser;
 
 fn main() -> ExitCode {
@@ -22,8 +21,13 @@ fn main() -> ExitCode {
 
 fn run() -> Result<(), Box<dyn std::error::Error>> {
     let command = CommandLine::parse();
-    let cpus = u16::try_from(process::cpus()?.len()).unwrap_or(u16::MAX);
-    let config = NodeConfig::resolve(command, config_limits(&ShardLimits::default()), cpus)?;
+    let prints_plan = command.plan;
+    let host = Host::read().map_err(|error| format!("cannot read what this host has: {error}"))?;
+    let config = NodeConfig::resolve(command, &host)?;
+    if prints_plan {
+        print!("{}", config.plan.display(&config.data_dir));
+        return Ok(());
+    }
     init_logging(config.log_level);
     let signals = stop_signals()?;
     let node = Node::start(&config)?;

@@ -6,14 +6,15 @@
 use std::fmt::Display;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use chronik_shards::format::wal::BLOCK_BYTES;
 use chronik_shards::io::inbox::InboxSender;
-use chronik_shards::io::{process, wal_files};
+use chronik_shards::io::process::{self, ProcessMask};
+use chronik_shards::io::runtime::ShardCpus;
+use chronik_shards::io::wal_files;
 use chronik_shards::machine::metadata::MetadataImage;
 use chronik_shards::machine::shard::ShardLimits;
-use chronik_shards::machine::topic_config::{BrokerConfig, ConfigLimits};
+use chronik_shards::machine::topic_config::BrokerConfig;
 use chronik_shards::model::{NodeId, ShardId, TimestampMs};
 use chronik_shards::shard::{self, NodeHandle, NodeSpec, ShardPlan, StartError};
 use chronik_shards::store::SegmentStore;
@@ -22,7 +23,7 @@ use chronik_shards::store::paths;
 use chronik_shards::store::recovery::{Recovered, RecoveryError, RecoveryInput, recover_in_phases};
 
 use crate::boot::{self, BootError, Claim};
-use crate::config::{NodeConfig, PinPolicy};
+use crate::config::NodeConfig;
 use crate::control::{
     self, CompactionPolicy, ControlConfig, ControlError, ControlStart, ControlStartError,
     ControlThread, random_bytes,
@@ -30,6 +31,7 @@ use crate::control::{
 use crate::front::{self, FrontPlan, STOP_GRACE, Serve, ShardEvent};
 use crate::metadata_view::MetadataView;
 use crate::net::listener::{BoundListener, ConnectionCounts};
+use crate::net::{NetConfig, SocketOptions};
 
 /// Why a node does not start. One line that says what to do.
 #[derive(Debug, thiserror::Error)]
@@ -59,14 +61,6 @@ pub enum NodeError {
     },
 }
 
-/// Bounds of a configuration that follow from the shards' limits.
-#[must_use]
-pub fn config_limits(limits: &ShardLimits) -> ConfigLimits {
-    // A commit never spans files, and its header takes less than a block.
-    let message_bytes = limits.wal_file_bytes.saturating_sub(2 * BLOCK_BYTES);
-    ConfigLimits { message_bytes_max: usize::try_from(message_bytes).unwrap_or(usize::MAX) }
-}
-
 /// A node that serves clients.
 pub struct Node {
     shards: NodeHandle<ShardEvent>,
@@ -82,6 +76,11 @@ impl Node {
     /// [`NodeError`]: nothing runs then.
     pub fn start(config: &NodeConfig) -> Result<Self, NodeError> {
         let mut laps = Laps::begin();
+        for line in config.plan.display(&config.data_dir).to_string().lines() {
+            tracing::info!("plan: {line}");
+        }
+        let _control_core = ControlCore::enter(config.plan.control_cpus.as_deref())
+            .map_err(|error| NodeError::System { what: "the affinity mask", error })?;
         let claim = boot::claim(config)?;
         let listener = BoundListener::bind(config.bind)
             .map_err(|source| BootError::Address { address: config.bind, source })?;
@@ -91,7 +90,7 @@ impl Node {
         let broker = Arc::new(config.broker.clone());
         let limits = ShardLimits {
             retention_interval_ms: broker.settings().retention_interval_ms,
-            ..ShardLimits::default()
+            ..config.plan.profile.limits
         };
         wal_files::await_writers(&paths::shards_dir(&config.data_dir))
             .map_err(|error| NodeError::System { what: "the WAL", error })?;
@@ -102,7 +101,7 @@ impl Node {
         }
         // What was read of the WALs is in segments now.
         process::give_memory_back();
-        let counts = ConnectionCounts::new(config.shards);
+        let counts = ConnectionCounts::new(config.plan.shard_count());
         let seed = random_bytes().map_err(|error| NodeError::System { what: "random", error })?;
         let plan = FrontPlan {
             node_id: config.node_id,
@@ -112,10 +111,12 @@ impl Node {
             image: Arc::new(control.image.clone()),
             control: control.handle.clone(),
             counts,
+            connections_max: config.plan.open_files.connections_max,
+            net: net_config(config),
             data_dir: config.data_dir.clone(),
             session_seed: u32::from_le_bytes([seed[0], seed[1], seed[2], seed[3]]),
         };
-        let spec = node_spec(config, limits, recovered)?;
+        let spec = node_spec(config, limits, recovered);
         let shards = shard::start(spec, move |handle| front::build(plan, handle))?;
         laps.done("shards started");
         let node = Self { shards, control: control.thread, _claim: claim };
@@ -127,7 +128,7 @@ impl Node {
         tracing::info!(
             address = %config.bind,
             advertised = %config.advertised,
-            shards = config.shards,
+            shards = config.plan.shard_count(),
             millis = laps.begun.elapsed().as_millis(),
             "chronik serves Kafka clients"
         );
@@ -166,7 +167,7 @@ fn start_control(config: &NodeConfig) -> Result<ControlStart, ControlStartError>
     control::start(ControlConfig {
         directory: config.data_dir.join("raft"),
         node_id: config.node_id,
-        shards: config.shards,
+        shards: config.plan.shard_count(),
         advertised_host: config.advertised.host.clone(),
         advertised_port: config.advertised.port,
         compaction: CompactionPolicy::default(),
@@ -191,7 +192,7 @@ fn recover_data(
             data: config.data_dir.clone(),
             partitions,
             deleted_topics,
-            shards: config.shards,
+            shards: config.plan.shard_count(),
             accept_data_loss: config.accept_data_loss,
             wal_file_bytes: limits.wal_file_bytes,
             now: TimestampMs(i64::try_from(now).unwrap_or(i64::MAX)),
@@ -220,33 +221,75 @@ fn replicas_here(
     found
 }
 
-fn node_spec(
-    config: &NodeConfig,
-    limits: ShardLimits,
-    recovered: Recovered,
-) -> Result<NodeSpec, NodeError> {
-    let cpus = process::cpus().map_err(|error| NodeError::System { what: "usable CPUs", error })?;
-    let open_files = open_files_per_shard(config.shards);
-    let plans = (0..config.shards)
+fn node_spec(config: &NodeConfig, limits: ShardLimits, recovered: Recovered) -> NodeSpec {
+    let plan = &config.plan;
+    let cpus = plan.shard_cpus.as_deref();
+    let unpinned =
+        cpus.map_or(ShardCpus::Inherited, |cpus| ShardCpus::Among(ProcessMask::of(cpus)));
+    let shards = (0u16..)
+        .zip(&plan.shards)
         .zip(recovered.wal)
         .zip(recovered.logs)
-        .map(|((shard, wal), logs)| {
+        .map(|(((shard, cpu), wal), logs)| {
             let data: PathBuf = config.data_dir.clone();
+            let open_files = plan.open_files.written_per_shard;
             let store = SegmentStore::new(StdDisk, data, ShardId(shard), logs, open_files);
-            let cpu = match config.pin {
-                PinPolicy::OnePerCpu => cpus.get(usize::from(shard)).copied(),
-                PinPolicy::Unpinned => None,
-            };
-            ShardPlan { cpu, limits, ..ShardPlan::new(wal, Box::new(store)) }
+            ShardPlan {
+                cpus: cpu.map_or(unpinned, ShardCpus::Pinned),
+                spin_before_park: plan.profile.spin_before_park,
+                commit_linger: plan.profile.commit_linger,
+                limits,
+                ..ShardPlan::new(wal, Box::new(store))
+            }
         })
         .collect();
-    Ok(NodeSpec::new(config.data_dir.clone(), plans, recovered.partitions))
+    NodeSpec {
+        index_cache_bytes: plan.profile.memory.index_cache_bytes,
+        read_files_max: plan.open_files.read_per_shard,
+        ring_buffer_bytes: plan.ring_buffer_bytes,
+        ..NodeSpec::new(config.data_dir.clone(), shards, recovered.partitions)
+    }
 }
 
-/// A quarter of the descriptors are for segments that are written.
-fn open_files_per_shard(shards: u16) -> usize {
-    let limit = usize::try_from(process::raise_open_files()).unwrap_or(usize::MAX);
-    (limit / 4 / usize::from(shards)).clamp(8, 1024)
+/// Bounds of each shard's connections.
+fn net_config(config: &NodeConfig) -> NetConfig {
+    let settings = config.broker.settings();
+    let profile = &config.plan.profile;
+    NetConfig {
+        frame_bytes_max: settings.socket_request_max_bytes,
+        idle_max: Duration::from_millis(settings.connections_max_idle_ms),
+        request_budget_bytes: profile.memory.request_bytes,
+        response_budget_bytes: profile.memory.response_bytes,
+        socket: SocketOptions {
+            send_buffer_bytes: profile.socket_send_bytes,
+            receive_buffer_bytes: profile.socket_receive_bytes,
+            ..SocketOptions::default()
+        },
+        ..NetConfig::default()
+    }
+}
+
+/// Keeps the calling thread, and what it starts, on the control core; ends with the value.
+struct ControlCore {
+    before: Option<ProcessMask>,
+}
+
+impl ControlCore {
+    /// Without CPUs nothing changes.
+    fn enter(cpus: Option<&[usize]>) -> std::io::Result<Self> {
+        let Some(cpus) = cpus else { return Ok(Self { before: None }) };
+        let before = ProcessMask::current()?;
+        ProcessMask::of(cpus).apply();
+        Ok(Self { before: Some(before) })
+    }
+}
+
+impl Drop for ControlCore {
+    fn drop(&mut self) {
+        if let Some(before) = self.before {
+            before.apply();
+        }
+    }
 }
 
 /// Has the control thread tell a shard what is committed after `applied`.

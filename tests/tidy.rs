@@ -139,6 +139,35 @@ fn the_protocol_knows_nothing_else() {
 }
 
 #[test]
+fn a_plan_is_made_without_a_runtime() {
+    let banned = ["glommio", "crossbeam", "chronik_shards::io", "chronik_shards::shard"];
+    ban(
+        &sources("tuning/src"),
+        &banned,
+        "profiles and plans are data, and what they need of shards is pure",
+    );
+}
+
+#[test]
+fn the_benchmark_is_a_client() {
+    let banned = ["chronik::net", "chronik::handlers", "chronik::control"];
+    let reason = "what is measured is asked over the wire, like any other broker";
+    ban(&sources("bench/src"), &banned, reason);
+    let node = ["chronik::node", "chronik::config", "glommio"];
+    let client: Vec<Source> = sources("bench/src")
+        .into_iter()
+        .filter(|source| source.path != "bench/src/embedded.rs")
+        .filter(|source| !source.path.starts_with("bench/src/floor/"))
+        .collect();
+    ban(&client, &node, "only the embedded node and the floor are servers of this project");
+    ban(
+        &sources("bench/src/engine"),
+        &["crate::produce", "crate::workloads", "chronik_protocol"],
+        "the engine knows connections and frames",
+    );
+}
+
+#[test]
 fn only_handlers_speak_kafka_error_codes() {
     for folder in ["src/net", "src/control"] {
         ban(&sources(folder), &["ErrorCode::"], "Kafka's codes are mapped once, in handlers");
@@ -148,7 +177,7 @@ fn only_handlers_speak_kafka_error_codes() {
 
 #[test]
 fn a_long_file_is_split_or_argues_for_itself() {
-    let long: Vec<String> = ["src", "shards", "tests"]
+    let long: Vec<String> = ["src", "shards", "bench", "tuning", "tests"]
         .iter()
         .flat_map(|folder| sources(folder))
         .filter(|source| source.code.len() > CODE_LINES_MAX)
@@ -160,7 +189,7 @@ fn a_long_file_is_split_or_argues_for_itself() {
 
 #[test]
 fn every_module_says_what_it_is_for() {
-    let silent: Vec<String> = ["src", "shards/src"]
+    let silent: Vec<String> = ["src", "shards/src", "bench/src", "tuning/src"]
         .iter()
         .flat_map(|folder| sources(folder))
         .filter(|source| !source.is_test() && !source.text.starts_with("//!"))

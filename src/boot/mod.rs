@@ -4,7 +4,6 @@
 //! directory of another node, a kernel without io_uring. A server that starts beside another one and
 //! shares its port would look like success to clients and lose their records.
 
-mod limits;
 mod lock;
 mod logging;
 mod port;
@@ -16,20 +15,15 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-pub use limits::{check_io_uring, check_memlock, raise_open_files};
 pub use lock::DirectoryLock;
 pub use logging::init_logging;
 pub use port::check_port_free;
 pub use signals::{StopSignal, stop_signals};
 
+use chronik_tuning::limits::{LimitError, check_io_uring, raise_open_files};
+
 use crate::config::NodeConfig;
 use crate::control::{IdentityError, NodeIdentity};
-
-/// Memory that io_uring must be allowed to lock, below which the runtime does not start.
-pub const MEMLOCK_BYTES_MIN: u64 = 512 << 10;
-
-/// Files that must be allowed to be open: a few a shard, one a connection, two a partition.
-pub const OPEN_FILES_MIN: u64 = 1024;
 
 /// Why the server does not start.
 #[derive(Debug, thiserror::Error)]
@@ -65,21 +59,9 @@ pub enum BootError {
         /// The reason.
         source: io::Error,
     },
-    /// The kernel does not offer io_uring to this process.
-    #[error("io_uring is not available: {0}")]
-    IoUring(String),
-    /// A resource limit is too low.
-    #[error("the limit of {resource} is {found}, at least {required} is needed: {remedy}")]
-    Limit {
-        /// In words.
-        resource: &'static str,
-        /// Now.
-        found: u64,
-        /// Least.
-        required: u64,
-        /// What to do.
-        remedy: &'static str,
-    },
+    /// The kernel does not allow something.
+    #[error(transparent)]
+    Limit(#[from] LimitError),
     /// The operating system refuses something that it refuses nobody.
     #[error("{what}: {source}")]
     System {
@@ -99,14 +81,15 @@ pub struct Claim {
     pub identity: NodeIdentity,
 }
 
-/// Makes all checks, in an order that touches nothing of another server.
+/// Makes all checks, in an order that touches nothing of another server. What the host must have for the
+/// node's plan was looked at when that was made.
 ///
 /// # Errors
 /// [`BootError`]: one line that names what is in the way.
 pub fn claim(config: &NodeConfig) -> Result<Claim, BootError> {
     check_io_uring()?;
-    check_memlock()?;
-    raise_open_files()?;
+    raise_open_files()
+        .map_err(|source| BootError::System { what: "raising the limit of open files", source })?;
     let lock = DirectoryLock::acquire(&config.data_dir)?;
     let identity = NodeIdentity::establish(&config.data_dir, config.node_id)?;
     if !config.accept_data_loss {

@@ -1,6 +1,6 @@
 use std::net::{Ipv4Addr, TcpListener};
 
-use chronik_shards::machine::topic_config::ConfigLimits;
+use chronik_tuning::host::Host;
 
 use super::*;
 use crate::cli::CommandLine;
@@ -77,13 +77,6 @@ fn an_address_that_is_not_ours_is_named() {
 }
 
 #[test]
-fn open_files_are_raised_to_what_is_allowed() {
-    let raised = raise_open_files().unwrap();
-    assert!(raised >= OPEN_FILES_MIN);
-    assert_eq!(raise_open_files().unwrap(), raised);
-}
-
-#[test]
 fn stop_signals_arrive_in_the_channel_and_are_taken_once() {
     let signals = stop_signals().unwrap();
     // SAFETY: the signal's handler is installed.
@@ -104,7 +97,7 @@ fn config(data: &Path, node_id: i32) -> NodeConfig {
         data_dir: Some(data.to_owned()),
         ..CommandLine::default()
     };
-    NodeConfig::resolve(command, ConfigLimits { message_bytes_max: 1 << 20 }, 1).unwrap()
+    NodeConfig::resolve(command, &Host::read().unwrap()).unwrap()
 }
 
 #[test]

@@ -7,7 +7,7 @@ use toml::{Table, Value};
 use super::NodeConfigError;
 
 /// What the file says. Everything is optional.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, PartialEq, Debug, Default)]
 pub(super) struct ConfigFile {
     /// `node_id`.
     pub node_id: Option<i32>,
@@ -17,6 +17,10 @@ pub(super) struct ConfigFile {
     pub bind_kafka: Option<String>,
     /// `[advertise] kafka`.
     pub advertise_kafka: Option<String>,
+    /// `profile`, or `name` of `[profile]`.
+    pub profile: Option<String>,
+    /// `[profile]`: keys of the profile that the node changes.
+    pub profile_changes: Table,
     /// `[kafka]`: Kafka's own keys with their values as text.
     pub kafka: Vec<(String, String)>,
 }
@@ -54,6 +58,7 @@ impl ConfigFile {
                 "data_dir" => file.data_dir = Some(reader.text(key, value)?.into()),
                 "bind" => file.bind_kafka = reader.kafka_address(key, value)?,
                 "advertise" => file.advertise_kafka = reader.kafka_address(key, value)?,
+                "profile" => reader.profile(value, &mut file)?,
                 "kafka" => reader.flatten("", reader.table(key, value)?, &mut file.kafka)?,
                 _ => return Err(reader.unknown(key.clone())),
             }
@@ -79,6 +84,23 @@ impl Reader<'_> {
             }
         }
         Ok(address)
+    }
+
+    /// `profile = "latency"`, or a table with a `name` and keys of the profile's own.
+    fn profile(&self, value: &Value, file: &mut ConfigFile) -> Result<(), NodeConfigError> {
+        let mut changes = match value {
+            Value::String(name) => {
+                file.profile = Some(name.clone());
+                return Ok(());
+            }
+            Value::Table(table) => table.clone(),
+            _ => return Err(self.wrong_kind("profile", "text or a table")),
+        };
+        if let Some(name) = changes.remove("name") {
+            file.profile = Some(self.text("profile.name", &name)?.to_owned());
+        }
+        file.profile_changes = changes;
+        Ok(())
     }
 
     /// `num.partitions = 3` without quotes is a table in a table: both spellings mean one key.

@@ -1,19 +1,31 @@
 use std::path::Path;
 
+use chronik_tuning::host::Memory;
 use clap::Parser;
 
 use super::*;
 
-const LIMITS: ConfigLimits = ConfigLimits { message_bytes_max: 16 << 20 };
+/// A machine with two CPUs.
+fn host() -> Host {
+    Host {
+        cpus: vec![0, 1],
+        cpu_quota_millis: None,
+        memory: Memory::Physical(64 << 30),
+        memlock_bytes: None,
+        open_files: 1 << 20,
+        socket_send_bytes_max: None,
+        socket_receive_bytes_max: None,
+    }
+}
 
-/// Resolves flags on top of a file with this text, on a machine with two CPUs.
+/// Resolves flags on top of a file with this text.
 fn resolve(flags: &[&str], file: &str) -> Result<NodeConfig, NodeConfigError> {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("node.toml");
     std::fs::write(&path, file).unwrap();
     let config = format!("--config={}", path.display());
     let line = ["chronik-server", &config].into_iter().chain(flags.iter().copied());
-    NodeConfig::resolve(CommandLine::parse_from(line), LIMITS, 2)
+    NodeConfig::resolve(CommandLine::parse_from(line), &host())
 }
 
 fn refusal(flags: &[&str], file: &str) -> String {
@@ -22,15 +34,17 @@ fn refusal(flags: &[&str], file: &str) -> String {
 
 #[test]
 fn without_arguments_there_is_one_broker_on_loopback() {
-    let config = NodeConfig::resolve(CommandLine::default(), LIMITS, 2).unwrap();
+    let config = NodeConfig::resolve(CommandLine::default(), &host()).unwrap();
     assert_eq!(config.node_id, NodeId(1));
     assert_eq!(config.data_dir, Path::new("./data"));
     assert_eq!(config.bind.to_string(), "127.0.0.1:9092");
     assert_eq!(config.advertised.to_string(), "127.0.0.1:9092");
-    assert_eq!((config.shards, config.pin), (2, PinPolicy::OnePerCpu));
+    assert_eq!(config.plan.shards, [Some(0), Some(1)]);
+    assert_eq!(config.plan.profile, Profile::load("development").unwrap());
     assert_eq!(config.log_level, LevelFilter::INFO);
     assert!(!config.accept_data_loss);
-    assert_eq!(config.broker.settings(), BrokerConfig::new(LIMITS).settings());
+    let limits = config_limits(&ShardLimits::default());
+    assert_eq!(config.broker.settings(), BrokerConfig::new(limits).settings());
 }
 
 #[test]
@@ -122,7 +136,7 @@ fn values_of_another_kind_are_refused_in_one_line_that_names_the_key() {
 #[test]
 fn a_missing_file_is_refused_with_its_path() {
     let command = CommandLine { config: Some("/no/such.toml".into()), ..CommandLine::default() };
-    let line = NodeConfig::resolve(command, LIMITS, 2).unwrap_err().to_string();
+    let line = NodeConfig::resolve(command, &host()).unwrap_err().to_string();
     assert!(line.contains("/no/such.toml"), "{line}");
 }
 
@@ -130,11 +144,53 @@ fn a_missing_file_is_refused_with_its_path() {
 fn more_shards_than_cpus_need_leave_to_share_them() {
     assert!(refusal(&["--shards=3"], "").contains("--no-pin"));
     let config = resolve(&["--shards=3", "--no-pin"], "").unwrap();
-    assert_eq!((config.shards, config.pin), (3, PinPolicy::Unpinned));
-    assert_eq!(resolve(&["--shards=1"], "").unwrap().pin, PinPolicy::OnePerCpu);
+    assert_eq!(config.plan.shards, [None; 3]);
+    assert_eq!(resolve(&["--shards=1"], "").unwrap().plan.shards, [Some(0)]);
     for count in ["--shards=0", "--shards=257"] {
         assert!(refusal(&[count, "--no-pin"], "").contains("1 to 256"));
     }
+}
+
+#[test]
+fn a_profile_is_named_by_flag_or_file_and_changed_by_the_files_table() {
+    let plan = |flags: &[&str], file| resolve(flags, file).unwrap().plan.profile;
+    let latency = Profile::load("latency").unwrap();
+    assert_eq!(plan(&["--profile=latency"], ""), latency);
+    assert_eq!(plan(&[], "profile = \"latency\"\n"), latency);
+    assert_eq!(plan(&["--profile=latency"], "profile = \"throughput\"\n"), latency);
+
+    let file = "[profile]\nname = \"latency\"\ncommits_in_flight_max = 1\n";
+    let changed = plan(&[], file);
+    assert_eq!(changed.limits.commits_in_flight_max, 1);
+    assert_eq!(changed.spin_before_park, latency.spin_before_park);
+    assert!(changed.name.contains("latency") && changed.name.contains("node.toml"));
+    assert_eq!(plan(&["--shards=1"], "[profile]\nshards = 2\n").shards, ShardCount::Count(1));
+}
+
+#[test]
+fn keys_of_a_profile_are_refused_by_name_and_place() {
+    for (file, key) in [
+        ("[profile]\ntail_cache = 1\n", "tail_cache"),
+        ("[profile]\nwal_files_max = 1\n", "wal_files_max"),
+        ("[profile]\ncores = \"7\"\n", "CPU 7"),
+        ("[profile]\nname = 1\n", "profile.name"),
+        ("profile = 1\n", "profile"),
+        ("profile = \"fast\"\n", "fast"),
+    ] {
+        let line = refusal(&[], file);
+        assert!(line.contains(key) && !line.contains('\n'), "{file}: {line}");
+    }
+    assert!(refusal(&[], "[profile]\ntail_cache = 1\n").contains("node.toml"));
+    assert!(refusal(&["--profile=fast"], "").contains("development"));
+}
+
+#[test]
+fn the_largest_message_follows_from_the_profiles_wal_file() {
+    let keys = "[kafka]\nmessage.max.bytes = 8000000\n";
+    resolve(&[], keys).unwrap();
+    let small =
+        format!("{keys}[profile]\nwal_file_bytes = \"4 MiB\"\nflush_round_bytes = \"8 MiB\"\n");
+    assert!(refusal(&[], &small).contains("message.max.bytes"));
 }
 
 #[test]

@@ -28,8 +28,6 @@ use super::socket::AcceptedSocket;
 
 /// Connections the kernel keeps until they are accepted.
 const BACKLOG: libc::c_int = 1024;
-/// Default of `max.connections`, if the limit of open files allows it.
-const CONNECTIONS_MAX: usize = 20_000;
 /// Errors in a row that concern one connection each and are passed over without a pause.
 const ERRORS_WITHOUT_PAUSE: u32 = 16;
 const PAUSE_MIN: Duration = Duration::from_millis(10);
@@ -75,20 +73,6 @@ struct AcceptState {
     fd: RawFd,
     stopping: Cell<bool>,
     ended: Cell<bool>,
-}
-
-/// `max.connections` unless configured: 20,000, or three quarters of the process's limit of open
-/// files if that is less; the rest is for segments.
-#[must_use]
-pub fn connections_max_by_default() -> usize {
-    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: `limit` is a valid place for the answer.
-    let result = unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) };
-    if result != 0 {
-        return CONNECTIONS_MAX;
-    }
-    let files = usize::try_from(limit.rlim_cur).unwrap_or(usize::MAX);
-    (files - files / 4).min(CONNECTIONS_MAX)
 }
 
 impl ConnectionCounts {

@@ -61,6 +61,112 @@ fn impossible_values_are_refused_by_name() {
 }
 
 #[test]
+fn what_a_profile_asks_for_and_the_host_does_not_have_is_refused_by_name() {
+    Server::expect_refusal(Options::default().flag("--profile=fast"))
+        .expect_line_with(&["fast", "development"]);
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let flag = format!("--config={}", file.path().display());
+    for (table, named) in [
+        ("[profile]\ncores = \"1023\"\n", ["cores", "CPU 1023"]),
+        ("[profile]\ncommit_bytes_max = \"128 MiB\"\n", ["commit_bytes_max", "wal_file_bytes"]),
+        ("[profile]\ntail_cache = 1\n", ["[profile]", "tail_cache"]),
+        (
+            "[profile]\ntail_cache_bytes = \"1024 GiB\"\nmemory_fit = \"refuse\"\n",
+            ["tail_cache_bytes", "memory"],
+        ),
+    ] {
+        fs::write(file.path(), table).unwrap();
+        Server::expect_refusal(Options::default().flag(&flag)).expect_line_with(&named);
+    }
+}
+
+#[test]
+fn a_plan_is_printed_without_a_start_and_logged_with_one() {
+    let output = std::process::Command::new(env!("CARGO_BIN_EXE_chronik-server"))
+        .env_clear()
+        .args(["--plan", "--shards=2", "--no-pin", "--data-dir=/no/such/directory"])
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let text = String::from_utf8(output.stdout).unwrap();
+    let line = "shard 1 → any CPU → /no/such/directory/shards/1/wal";
+    assert!(text.lines().any(|shown| shown.starts_with(line)), "{text}");
+
+    let server = Server::start();
+    let line = format!("plan: shard 0 → any CPU → {}/shards/0/wal", server.data_dir().display());
+    assert!(server.stderr().contains(&line), "{}", server.stderr());
+}
+
+#[test]
+fn a_server_serves_under_every_profile_and_over_the_data_of_another() {
+    let small = tempfile::NamedTempFile::new().unwrap();
+    let changes = "[profile]\nname = \"throughput\"\nwal_file_bytes = \"4 MiB\"\n\
+                   commit_bytes_max = \"1 MiB\"\nflush_round_bytes = \"4 MiB\"\nmemory_fit = \"shrink\"\n\
+                   commit_linger_us = 300\nspin_before_park_us = 20\nsocket_receive_bytes = 65536\n";
+    fs::write(small.path(), changes).unwrap();
+    let config = format!("--config={}", small.path().display());
+    let mut server = Server::start();
+    let topic = unique("profiles");
+    create_topic(&mut server.client(), &topic, 1);
+    let mut expected = Vec::new();
+    for flags in [vec!["--profile=shared-host"], vec![config.as_str()], Vec::new()] {
+        server.stop();
+        server.options_mut().flags = flags.iter().map(|&flag| flag.to_owned()).collect();
+        server.restart();
+        let mut client = server.client();
+        let value = format!("under {flags:?}");
+        produce(&mut client, &topic, 0, &Batch::of([value.as_str()]));
+        expected.push(value);
+        assert_eq!(read_values(&mut client, &topic, 0, 0), expected);
+    }
+}
+
+#[test]
+fn threads_beside_the_shards_stay_on_the_control_core_and_shards_off_it() {
+    let usable = affinity("/proc/self/task", "").remove(0).1;
+    if usable.len() < 2 {
+        return; // One CPU cannot be shared out.
+    }
+    let file = tempfile::NamedTempFile::new().unwrap();
+    fs::write(file.path(), format!("[profile]\ncontrol_core = \"{}\"\n", usable[0])).unwrap();
+    let config = format!("--config={}", file.path().display());
+    for pin in [true, false] {
+        let server = Server::start_with(Options { pin, ..Options::default() }.flag(&config));
+        let tasks = format!("/proc/{}/task", server.pid());
+        // The thread on which the shard's runtime blocks has its name too, and is none.
+        let shards = affinity(&tasks, "chronik-shard");
+        let expected = if pin { &usable[1..2] } else { &usable[1..] };
+        let (shard, helpers): (Vec<_>, Vec<_>) =
+            shards.iter().partition(|(_, cpus)| cpus == expected);
+        assert_eq!(shard.len(), 1, "{shards:?}");
+        assert!(helpers.iter().all(|(_, cpus)| *cpus == usable[..1]), "{shards:?}");
+        for name in ["control", "chronik-store", "chronik-walfile"] {
+            let found = affinity(&tasks, name);
+            assert!(!found.is_empty(), "no thread {name}");
+            assert!(found.iter().all(|(_, cpus)| *cpus == usable[..1]), "{found:?}");
+        }
+    }
+}
+
+/// Names of the threads below `tasks` that begin with `prefix`, and the CPUs that each may use.
+fn affinity(tasks: &str, prefix: &str) -> Vec<(String, Vec<usize>)> {
+    let mut found = Vec::new();
+    for task in fs::read_dir(tasks).unwrap() {
+        let status = fs::read_to_string(task.unwrap().path().join("status")).unwrap();
+        let field = |name: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix(name));
+            line.expect("the kernel's field").trim().to_owned()
+        };
+        let name = field("Name:");
+        if name.starts_with(prefix) {
+            let cpus = chronik_tuning::cpulist::parse(&field("Cpus_allowed_list:"));
+            found.push((name, cpus.expect("a list of CPUs")));
+        }
+    }
+    found
+}
+
+#[test]
 fn a_directory_of_another_node_is_refused() {
     let mut server = Server::start();
     server.stop();

@@ -1,64 +1,17 @@
-//! What the process may use, and how it ends when it must not go on.
+//! The process that the shards are in: the CPUs of its threads, its memory, its end.
 //!
-//! Limits are looked at before anything is started, so that a refusal names the limit and what to
-//! raise it to instead of failing within a runtime.
+//! Limits of the process are looked at by whoever plans a node, before anything is started.
 
 use std::fmt;
 use std::io;
 use std::sync::Once;
 
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
 /// Names of threads whose panic ends the process.
 pub const THREAD_PREFIX: &str = "chronik-";
 
-/// Memory that an executor's rings register at best, each of its three rings anew.
-const RING_BUFFERS_WANTED: u64 = 1 << 20;
-
-/// Below this an executor does not start at all.
-const MEMLOCK_MIN: u64 = 512 << 10;
-
-/// Smallest ring buffers that an executor takes.
-const RING_BUFFERS_MIN: u64 = 64 << 10;
-
-/// Why the process cannot run as it was told to.
-#[derive(Debug, thiserror::Error)]
-pub enum LimitError {
-    /// Locked memory does not suffice for the rings.
-    #[error(
-        "the limit on locked memory (RLIMIT_MEMLOCK) is {found} bytes and {shards} shards need \
-         {needed}: raise it with `ulimit -l {kib}`, LimitMEMLOCK= or --ulimit memlock={needed}",
-        kib = needed.div_ceil(1024)
-    )]
-    Memlock {
-        /// The limit.
-        found: u64,
-        /// What is needed.
-        needed: u64,
-        /// For how many shards.
-        shards: usize,
-    },
-    /// A shard is to run on a CPU that this process may not use.
-    #[error("shard {shard} is to run on CPU {cpu}, which is not in this process's affinity mask")]
-    Cpu {
-        /// The shard.
-        shard: usize,
-        /// The CPU.
-        cpu: usize,
-    },
-    /// The system did not say.
-    #[error("cannot read the process's limits: {0}")]
-    Unknown(#[from] io::Error),
-}
-
-/// The CPUs this process may run on, ascending.
-pub fn cpus() -> io::Result<Vec<usize>> {
-    let set = sched_getaffinity(None)?;
-    Ok((0..CpuSet::MAX_CPU).filter(|cpu| set.is_set(*cpu)).collect())
-}
-
-/// The set of CPUs that a helper thread may run on, taken before any thread was pinned.
+/// A set of CPUs that threads may run on.
 #[derive(Clone, Copy)]
 pub struct ProcessMask(CpuSet);
 
@@ -69,48 +22,27 @@ impl fmt::Debug for ProcessMask {
 }
 
 impl ProcessMask {
-    /// The calling thread's.
+    /// The calling thread's. Of the thread that starts a node, before it pins any.
     pub fn current() -> io::Result<Self> {
         Ok(Self(sched_getaffinity(None)?))
+    }
+
+    /// These CPUs; those beyond what a mask holds are left out.
+    #[must_use]
+    pub fn of(cpus: &[usize]) -> Self {
+        let mut set = CpuSet::new();
+        for cpu in cpus.iter().filter(|cpu| **cpu < CpuSet::MAX_CPU) {
+            set.set(*cpu);
+        }
+        Self(set)
     }
 
     /// Lets the calling thread run on all of them, whatever pin it inherited.
     pub fn apply(&self) {
         if let Err(error) = sched_setaffinity(None, &self.0) {
-            tracing::warn!(%error, "a helper thread stays on its parent's CPU");
+            tracing::warn!(%error, "a thread stays on its parent's CPUs");
         }
     }
-}
-
-/// Checks locked memory for `shards` executors and says how many bytes each ring may register.
-pub fn ring_buffer_bytes(shards: usize) -> Result<usize, LimitError> {
-    let limit = getrlimit(Resource::Memlock).current;
-    ring_buffers_within(limit, shards).map(|bytes| bytes as usize)
-}
-
-fn ring_buffers_within(limit: Option<u64>, shards: usize) -> Result<u64, LimitError> {
-    let Some(limit) = limit else { return Ok(RING_BUFFERS_WANTED) };
-    let rings = 3 * shards as u64;
-    let needed = (rings * RING_BUFFERS_MIN).max(MEMLOCK_MIN);
-    if limit < needed {
-        return Err(LimitError::Memlock { found: limit, needed, shards });
-    }
-    // A quarter is left for what else the user has locked.
-    let share = limit / 4 * 3 / rings / 4096 * 4096;
-    Ok(share.clamp(RING_BUFFERS_MIN, RING_BUFFERS_WANTED))
-}
-
-/// Raises the soft limit on open files to the hard one. Returns the limit now.
-pub fn raise_open_files() -> u64 {
-    let limit = getrlimit(Resource::Nofile);
-    let wanted = Rlimit { current: limit.maximum, maximum: limit.maximum };
-    if limit.current != limit.maximum
-        && let Err(error) = setrlimit(Resource::Nofile, wanted)
-    {
-        tracing::warn!(%error, "the limit on open files stays at {:?}", limit.current);
-        return limit.current.unwrap_or(u64::MAX);
-    }
-    limit.maximum.unwrap_or(u64::MAX)
 }
 
 /// Gives memory that is free within the process back to the system.
@@ -153,24 +85,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ring_buffers_fit_the_limit_and_shrink_before_refusing() {
-        let mib = 1 << 20;
-        assert_eq!(ring_buffers_within(None, 64).unwrap(), mib);
-        assert_eq!(ring_buffers_within(Some(8 * mib), 2).unwrap(), mib);
-        let bytes = ring_buffers_within(Some(8 * mib), 20).unwrap();
-        assert!((RING_BUFFERS_MIN..=8 * mib / 60).contains(&bytes), "{bytes}");
-    }
-
-    #[test]
-    fn too_little_locked_memory_says_what_to_raise() {
-        let error = ring_buffers_within(Some(64 << 10), 1).unwrap_err();
-        let text = error.to_string();
-        assert!(text.contains("RLIMIT_MEMLOCK") && text.contains("ulimit -l 512"), "{text}");
-        assert!(ring_buffers_within(Some(8 << 20), 64).is_err());
-    }
-
-    #[test]
-    fn this_process_has_a_cpu() {
-        assert!(!cpus().unwrap().is_empty());
+    fn a_thread_runs_where_its_mask_says() {
+        let all = ProcessMask::current().unwrap();
+        let first = (0..CpuSet::MAX_CPU).find(|cpu| all.0.is_set(*cpu)).unwrap();
+        std::thread::spawn(move || {
+            ProcessMask::of(&[first, usize::MAX]).apply();
+            let now = ProcessMask::current().unwrap();
+            assert!(now.0.count() == 1 && now.0.is_set(first));
+        })
+        .join()
+        .unwrap();
+        assert_eq!(ProcessMask::current().unwrap().0, all.0);
     }
 }

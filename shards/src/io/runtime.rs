@@ -18,17 +18,28 @@ use glommio::{
     TaskQueueHandle,
 };
 
-use super::process::THREAD_PREFIX;
+use super::process::{ProcessMask, THREAD_PREFIX};
 use crate::model::ShardId;
 
 /// Longest turn of a task queue that does not give way by itself.
 const TURN_MAX: Duration = Duration::from_millis(200);
 
+/// Where a shard's thread runs.
+#[derive(Clone, Copy, Debug)]
+pub enum ShardCpus {
+    /// Where the thread that starts the node may run.
+    Inherited,
+    /// On this CPU.
+    Pinned(usize),
+    /// On any of these.
+    Among(ProcessMask),
+}
+
 /// How a shard's thread runs.
 #[derive(Clone, Copy, Debug)]
 pub struct ExecutorPlan {
-    /// The CPU to stay on; `None` leaves it to the kernel.
-    pub cpu: Option<usize>,
+    /// Where.
+    pub cpus: ShardCpus,
     /// How long to look for work before sleeping. Zero costs nothing; more buys latency between
     /// shards with CPU time, and only while there is traffic.
     pub spin_before_park: Duration,
@@ -75,7 +86,11 @@ where
     F: Future<Output = T> + 'static,
     T: Send + 'static,
 {
-    let placement = plan.cpu.map_or(Placement::Unbound, Placement::Fixed);
+    let (placement, mask) = match plan.cpus {
+        ShardCpus::Inherited => (Placement::Unbound, None),
+        ShardCpus::Pinned(cpu) => (Placement::Fixed(cpu), None),
+        ShardCpus::Among(mask) => (Placement::Unbound, Some(mask)),
+    };
     LocalExecutorBuilder::new(placement)
         .name(&format!("{THREAD_PREFIX}shard-{shard}"))
         .io_memory(plan.ring_buffer_bytes)
@@ -83,6 +98,11 @@ where
         .spin_before_park(plan.spin_before_park)
         // Otherwise the helper runs on the shard's own CPU.
         .blocking_thread_pool_placement(PoolPlacement::Unbound(1))
-        .spawn(main)
+        .spawn(move || {
+            if let Some(mask) = mask {
+                mask.apply();
+            }
+            main()
+        })
         .map_err(|error| io::Error::other(format!("cannot start shard {shard}: {error}")))
 }

@@ -3,7 +3,7 @@
 //!
 //! The writer decides nothing. After each turn of inputs it is kicked once, lets the other tasks of
 //! the shard run once so that a group gathers without a timer, and then pulls commits until the
-//! source has none. A write that fails or comes up short ends the process: the kernel may have
+//! source has none. An operator who wants fewer and larger writes may have it linger before it pulls. A write that fails or comes up short ends the process: the kernel may have
 //! dropped the pages, so that trying again would prove nothing.
 //!
 //! Files are opened for writing only, and the first open happens before any other file of the
@@ -62,12 +62,21 @@ impl fmt::Debug for WriteHook {
     }
 }
 
+/// What may slow a writer down.
+#[derive(Clone, Debug, Default)]
+pub struct WriterOptions {
+    /// How long a commit that could go out waits for more entries.
+    pub linger: Duration,
+    /// Asked before each write.
+    pub hook: Option<WriteHook>,
+}
+
 /// The WAL of one shard.
 #[derive(Debug)]
 pub struct WalWriter {
     shard: ShardId,
     directory: PathBuf,
-    hook: Option<WriteHook>,
+    options: WriterOptions,
     files: RefCell<BTreeMap<WalFileSeq, Rc<DmaFile>>>,
     kick: Signal,
 }
@@ -78,10 +87,10 @@ impl WalWriter {
         shard: ShardId,
         directory: PathBuf,
         first: WalFileSeq,
-        hook: Option<WriteHook>,
+        options: WriterOptions,
     ) -> io::Result<Self> {
         let writer =
-            Self { shard, directory, hook, files: RefCell::default(), kick: Signal::default() };
+            Self { shard, directory, options, files: RefCell::default(), kick: Signal::default() };
         let file = writer.open_file(first).await?;
         writer.files.borrow_mut().insert(first, file);
         Ok(writer)
@@ -143,6 +152,9 @@ impl WalWriter {
             self.kick.wait().await;
             // What is ready to run may add to the group.
             glommio::executor().yield_task_queue_now().await;
+            if !self.options.linger.is_zero() {
+                glommio::timer::sleep(self.options.linger).await;
+            }
             while let Some(commit) = source.next_commit() {
                 let (writer, source) = (Rc::clone(&self), Rc::clone(&source));
                 let task = async move {
@@ -167,8 +179,8 @@ impl WalWriter {
         encode(self.shard, commit, &mut buffer.as_bytes_mut()[..bytes]);
         debug_assert_eq!(buffer.len(), bytes);
 
-        let fault =
-            self.hook.as_ref().map_or(WriteFault::None, |hook| (hook.0)(self.shard, commit.lsn));
+        let hook = self.options.hook.as_ref();
+        let fault = hook.map_or(WriteFault::None, |hook| (hook.0)(self.shard, commit.lsn));
         if let WriteFault::Delay(delay) = fault {
             glommio::timer::sleep(delay).await;
         }
@@ -200,6 +212,7 @@ mod tests {
     use std::os::unix::fs::FileExt;
     use std::process::Command;
     use std::sync::Mutex;
+    use std::time::Instant;
 
     use glommio::{LocalExecutorBuilder, Placement};
 
@@ -267,6 +280,15 @@ mod tests {
     }
 
     fn write_all(directory: PathBuf, count: u64, hook: Option<WriteHook>) -> (Vec<Lsn>, usize) {
+        write_lingering(directory, count, hook, Duration::ZERO)
+    }
+
+    fn write_lingering(
+        directory: PathBuf,
+        count: u64,
+        hook: Option<WriteHook>,
+        linger: Duration,
+    ) -> (Vec<Lsn>, usize) {
         LocalExecutorBuilder::new(Placement::Unbound)
             .io_memory(1 << 20)
             .spawn(move || async move {
@@ -274,7 +296,8 @@ mod tests {
                 *source.commits.borrow_mut() = commits(count);
                 source.left.set(count as usize);
                 let queues = TaskQueues::create();
-                let writer = WalWriter::open(ShardId(3), directory, WalFileSeq(1), hook);
+                let options = WriterOptions { linger, hook };
+                let writer = WalWriter::open(ShardId(3), directory, WalFileSeq(1), options);
                 let writer = Rc::new(writer.await.unwrap());
                 writer.file_prepared(Wanted { seq: WalFileSeq(2), recycle: None }).await;
                 glommio::spawn_local(Rc::clone(&writer).run(Rc::clone(&source), queues.urgent))
@@ -332,6 +355,24 @@ mod tests {
         let (written, most_out) = write_all(directory.path().to_owned(), 6, Some(hook));
         assert_ne!(written.first(), Some(&Lsn(1)));
         assert_eq!((written.len(), most_out), (6, 2));
+    }
+
+    #[test]
+    fn a_lingering_writer_begins_no_earlier_and_writes_everything() {
+        let directory = prepared_directory();
+        let first = Arc::new(Mutex::new(None));
+        let hook = WriteHook({
+            let first = Arc::clone(&first);
+            Arc::new(move |_, _| {
+                first.lock().unwrap().get_or_insert_with(Instant::now);
+                WriteFault::None
+            })
+        });
+        let (linger, begun) = (Duration::from_millis(5), Instant::now());
+        let path = directory.path().to_owned();
+        let (written, _) = write_lingering(path, 6, Some(hook), linger);
+        assert_eq!(written.len(), 6);
+        assert!(first.lock().unwrap().unwrap().duration_since(begun) >= linger);
     }
 
     const CHILD: &str = "CHRONIK_TEST_FAILING_WAL";

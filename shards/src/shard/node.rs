@@ -21,13 +21,11 @@ use super::request::{Reply, Request};
 use crate::format::wal::file_name;
 use crate::io::inbox::{Ears, Inbox, InboxSender};
 use crate::io::log_reader::{LogReader, ReaderLimits};
-use crate::io::process::{
-    LimitError, ProcessMask, abort_on_shard_panic, cpus, raise_open_files, ring_buffer_bytes,
-};
-use crate::io::runtime::{self, ExecutorPlan, TaskQueues};
+use crate::io::process::{ProcessMask, abort_on_shard_panic};
+use crate::io::runtime::{self, ExecutorPlan, ShardCpus, TaskQueues};
 use crate::io::store_thread::{self, Storage, StoreQueue};
 use crate::io::wal_files::{Prepared, WalFilePreparer};
-use crate::io::wal_writer::{WalWriter, WriteHook};
+use crate::io::wal_writer::{WalWriter, WriteHook, WriterOptions};
 use crate::machine::effect::{NoSpace, RecoveredPartition, StoreReply, WalStart};
 use crate::machine::shard::{ShardLimits, ShardMachine};
 use crate::mesh::{self, MeshSeat};
@@ -51,16 +49,22 @@ pub struct NodeSpec {
     pub control_events_max: usize,
     /// Memory for segment indexes, a shard.
     pub index_cache_bytes: usize,
+    /// Segments that a shard keeps open for reading.
+    pub read_files_max: usize,
+    /// Bytes that each of a shard's rings registers, out of the limit on locked memory.
+    pub ring_buffer_bytes: usize,
     /// Asked before each WAL write; for tests.
     pub write_hook: Option<WriteHook>,
 }
 
 /// How one shard runs.
 pub struct ShardPlan {
-    /// The CPU to stay on; `None` leaves it to the kernel.
-    pub cpu: Option<usize>,
+    /// Where its thread runs.
+    pub cpus: ShardCpus,
     /// How long to look for work before sleeping.
     pub spin_before_park: Duration,
+    /// How long a commit that could go out waits for more.
+    pub commit_linger: Duration,
     /// Bounds of its machine.
     pub limits: ShardLimits,
     /// Where its WAL goes on: a file that is prepared and empty.
@@ -74,8 +78,9 @@ impl ShardPlan {
     #[must_use]
     pub fn new(wal: WalStart, store: Box<dyn Storage>) -> Self {
         Self {
-            cpu: None,
+            cpus: ShardCpus::Inherited,
             spin_before_park: Duration::ZERO,
+            commit_linger: Duration::ZERO,
             limits: ShardLimits::default(),
             wal,
             store,
@@ -98,6 +103,8 @@ impl NodeSpec {
             calls_max: 256,
             control_events_max: 1024,
             index_cache_bytes: 16 << 20,
+            read_files_max: 16,
+            ring_buffer_bytes: 64 << 10,
             write_hook: None,
         }
     }
@@ -106,9 +113,9 @@ impl NodeSpec {
 /// Why a node did not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// The process's limits do not allow it.
-    #[error(transparent)]
-    Limit(#[from] LimitError),
+    /// The system does not let shards speak to each other.
+    #[error("cannot connect the shards: {0}")]
+    System(#[from] io::Error),
     /// A shard's thread or one of its files could not be had.
     #[error("shard {shard} does not start: {error}")]
     Shard {
@@ -159,6 +166,7 @@ struct Seat<T> {
     data_dir: PathBuf,
     limits: ShardLimits,
     wal: WalStart,
+    commit_linger: Duration,
     write_hook: Option<WriteHook>,
     reader: ReaderLimits,
     recovered: Vec<RecoveredPartition>,
@@ -195,12 +203,11 @@ where
     let count = spec.shards.len();
     let shards = u16::try_from(count).expect("a node has at most 65,535 shards");
     assert!(shards > 0, "a node has a shard");
-    check_cpus(&spec.shards)?;
-    let ring_buffer_bytes = ring_buffer_bytes(count)?;
-    // Half of the descriptors are for segments that are read; connections and writing have the rest.
-    let open_files_max = (raise_open_files() / 2 / count as u64).clamp(16, 4096) as usize;
-    let reader = ReaderLimits { open_files_max, index_cache_bytes: spec.index_cache_bytes };
-    let mask = ProcessMask::current().map_err(LimitError::Unknown)?;
+    let reader = ReaderLimits {
+        open_files_max: spec.read_files_max,
+        index_cache_bytes: spec.index_cache_bytes,
+    };
+    let mask = ProcessMask::current()?;
     let clock = Clock::start();
 
     let mut recovered: Vec<Vec<RecoveredPartition>> = (0..count).map(|_| Vec::new()).collect();
@@ -208,13 +215,13 @@ where
         recovered[usize::from(found.state.key.shard(shards).0)].push(found);
     }
     let mut node = NodeHandle { shards: Vec::with_capacity(count) };
-    let seats = mesh::build(shards, spec.calls_max).map_err(LimitError::Unknown)?;
+    let seats = mesh::build(shards, spec.calls_max)?;
     for ((plan, mesh), recovered) in spec.shards.into_iter().zip(seats).zip(recovered) {
         let id = mesh.id();
         let executor = ExecutorPlan {
-            cpu: plan.cpu,
+            cpus: plan.cpus,
             spin_before_park: plan.spin_before_park,
-            ring_buffer_bytes,
+            ring_buffer_bytes: spec.ring_buffer_bytes,
         };
         let prepare = |node: &mut NodeHandle<T>| -> io::Result<()> {
             let bell = mesh.bell();
@@ -235,6 +242,7 @@ where
                 data_dir: spec.data_dir.clone(),
                 limits: plan.limits,
                 wal: plan.wal,
+                commit_linger: plan.commit_linger,
                 write_hook: spec.write_hook.clone(),
                 reader,
                 recovered,
@@ -272,16 +280,6 @@ where
             Err(error)
         }
     }
-}
-
-fn check_cpus(plans: &[ShardPlan]) -> Result<(), LimitError> {
-    let usable = cpus()?;
-    for (shard, plan) in plans.iter().enumerate() {
-        if let Some(cpu) = plan.cpu.filter(|cpu| !usable.contains(cpu)) {
-            return Err(LimitError::Cpu { shard, cpu });
-        }
-    }
-    Ok(())
 }
 
 impl<T> NodeHandle<T> {
@@ -399,7 +397,8 @@ async fn build<T>(seat: Seat<T>) -> io::Result<(Rc<Core>, Ears, Inboxes<T>, Task
     let directory = wal_dir(&seat.data_dir, id);
     let name = directory.join(file_name(seat.wal.file));
     // The first file that this executor opens for direct IO; see `wal_writer`.
-    let wal = WalWriter::open(id, directory, seat.wal.file, seat.write_hook).await?;
+    let options = WriterOptions { linger: seat.commit_linger, hook: seat.write_hook };
+    let wal = WalWriter::open(id, directory, seat.wal.file, options).await?;
     tracing::debug!(shard = %id, file = %name.display(), "shard starts");
     let (port, ears) = seat.mesh.sit();
     let core = Core::new(Parts {
