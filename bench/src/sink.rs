@@ -296,6 +296,8 @@ impl Log {
             ApiKey::ListOffsets => encode(id, version, &self.ends(&frame.decode()?))?,
             other => return Err(SinkError::NotServed(other)),
         };
+        let length: usize = chunks.iter().map(Bytes::len).sum();
+        outbox.copy(&u32::try_from(length).expect("answers are small").to_be_bytes());
         for chunk in chunks {
             outbox.copy(&chunk);
         }

@@ -77,7 +77,7 @@ impl GoodAnswer {
         };
         let chunks = encode_response(CORRELATION, version, &response)?;
         let frame: Vec<u8> = chunks.iter().flat_map(|chunk| chunk.iter().copied()).collect();
-        Ok(Self::cut(version, &frame[PREFIX_BYTES..], entries))
+        Ok(Self::cut(version, &frame, entries))
     }
 
     fn cut(version: i16, frame: &[u8], entries: usize) -> Self {
@@ -252,7 +252,9 @@ fn encode_good_answer(
         ..ProduceResponse::default()
     };
     let chunks = encode_response(correlation_id, version, &response)?;
-    Ok(chunks.iter().flat_map(|chunk| chunk.iter().copied()).collect::<Vec<u8>>().into())
+    let length: usize = chunks.iter().map(Bytes::len).sum();
+    let prefix = u32::try_from(length).expect("a few entries").to_be_bytes();
+    Ok(prefix.into_iter().chain(chunks.into_iter().flatten()).collect::<Vec<u8>>().into())
 }
 
 #[cfg(test)]

@@ -5,9 +5,12 @@
 
 use std::fs;
 use std::io::{self, IoSlice};
+use std::ops::Range;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+
+use super::direct_write;
 
 /// An entry of a directory.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -142,18 +145,16 @@ impl Disk for StdDisk {
     }
 
     fn write_at(&self, file: &fs::File, position: u64, slices: &[IoSlice<'_>]) -> io::Result<()> {
-        let mut position = position;
-        for group in slices.chunks(SLICES_MAX) {
-            let mut group = group.to_vec();
-            let mut rest = &mut group[..];
-            IoSlice::advance_slices(&mut rest, 0);
-            while !rest.is_empty() {
-                let written = write_vectored_at(file, rest, position)?;
-                position += written as u64;
-                IoSlice::advance_slices(&mut rest, written);
+        let bytes = slices.iter().map(|slice| slice.len() as u64).sum();
+        if let Some(range) = direct_write::direct_range(position, bytes) {
+            let (head, middle) = (range.start - position, range.end - range.start);
+            let (head, middle) = (head as usize, middle as usize);
+            write_part(file, position, slices, 0..head)?;
+            if direct_write::write(file, range.clone(), slices, head)? {
+                return write_part(file, range.end, slices, head + middle..bytes as usize);
             }
         }
-        Ok(())
+        write_part(file, position, slices, 0..bytes as usize)
     }
 
     fn truncate(&self, file: &fs::File, bytes: u64) -> io::Result<()> {
@@ -227,6 +228,34 @@ impl Disk for StdDisk {
         entries.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(entries)
     }
+}
+
+/// Writes that part of the slices' bytes through the page cache.
+fn write_part(
+    file: &fs::File,
+    mut position: u64,
+    slices: &[IoSlice<'_>],
+    part: Range<usize>,
+) -> io::Result<()> {
+    let (mut skipped, mut left) = (part.start, part.end - part.start);
+    let mut cut: Vec<IoSlice<'_>> = Vec::with_capacity(slices.len().min(SLICES_MAX));
+    for slice in slices {
+        let from = skipped.min(slice.len());
+        let taken = left.min(slice.len() - from);
+        (skipped, left) = (skipped - from, left - taken);
+        if taken > 0 {
+            cut.push(IoSlice::new(&slice[from..from + taken]));
+        }
+    }
+    for group in cut.chunks_mut(SLICES_MAX) {
+        let mut rest = group;
+        while !rest.is_empty() {
+            let written = write_vectored_at(file, rest, position)?;
+            position += written as u64;
+            IoSlice::advance_slices(&mut rest, written);
+        }
+    }
+    Ok(())
 }
 
 fn write_vectored_at(file: &fs::File, slices: &[IoSlice<'_>], position: u64) -> io::Result<usize> {

@@ -8,6 +8,7 @@
 //!
 //! Deliberately absent: the WAL's writing (that is `io`), clocks, and any sync on append.
 
+mod direct_write;
 pub mod disk;
 mod open_files;
 pub mod partition_log;
