@@ -104,7 +104,7 @@ fn acks_are_compared_and_everything_is_read_back() {
         assert_eq!(number(&round["records"]), number(&round["requests"]) * 4.0);
         assert_eq!(number(&round["value_bytes"]), number(&round["records"]) * 1024.0);
     }
-    assert!(table.contains("everything was read back"), "{table}");
+    assert!(table.contains("everything in the logs was read back"), "{table}");
     assert!(table.contains("acks=all"), "{table}");
     assert_eq!(fs::read_dir(hgrm).unwrap().count(), 6, "a percentile file a cell");
 }
@@ -187,11 +187,11 @@ fn producers_run_alone_and_beside_a_reader_of_everything() {
     assert!(table.contains("dropped from the page cache"), "{table}");
 }
 
-/// Runs `acks` against a sink; answers with what it complained about.
-fn complaint(manner: Manner) -> String {
+/// Runs a workload against a sink; answers with what it complained about.
+fn complaint(workload: &str, manner: Manner) -> String {
     let sink = Sink::start(SocketAddr::from(([127, 0, 0, 1], 0)), manner).unwrap();
     let at = format!("--bootstrap={}", sink.address());
-    let mut arguments = vec!["acks", &at];
+    let mut arguments = vec![workload, &at];
     arguments.extend(SHORT);
     let output = run(&arguments);
     format!("{}{}", text(&output.stdout), text(&output.stderr))
@@ -199,12 +199,12 @@ fn complaint(manner: Manner) -> String {
 
 #[test]
 fn servers_that_lie_are_found_out() {
-    let repeating = complaint(Manner::Repeating);
+    let repeating = complaint("acks", Manner::Repeating);
     assert!(repeating.contains("base offset 0, and 64 is the lowest that can be"), "{repeating}");
-    let forgetful = complaint(Manner::Forgetful);
+    let forgetful = complaint("requests", Manner::Forgetful);
     assert!(forgetful.contains("records were acknowledged"), "{forgetful}");
     // 2: CORRUPT_MESSAGE.
-    let refusing = complaint(Manner::Refusing(2));
+    let refusing = complaint("requests", Manner::Refusing(2));
     assert!(refusing.contains("requests were refused and do not count"), "{refusing}");
     assert!(refusing.contains("CORRUPT_MESSAGE"), "{refusing}");
 }

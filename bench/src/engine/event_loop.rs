@@ -230,8 +230,11 @@ impl<T: Traffic> EventLoop<T> {
         if !self.ready.is_empty() {
             until = now_ns;
         }
+        // Where all connections are full, only an answer makes room.
+        let room_for = (self.connections.len() * self.in_flight) as u64;
         if let Some(times) = &self.due_times
             && now_ns < self.counters.to_ns
+            && self.counters.pending < room_for
         {
             until = until.min(times.due_ns(self.due));
         }
