@@ -54,8 +54,7 @@ impl Checker {
 
     /// Takes the whole batches at the beginning of `bytes`.
     fn take(&mut self, bytes: &Bytes) -> Result<(), String> {
-        let mut batches = Batches::new(bytes);
-        while let Some(batch) = batches.next() {
+        for batch in Batches::new(bytes) {
             let (at, header) = batch.map_err(|error| error.to_string())?;
             let whole = bytes.slice(at..at + header.total_bytes);
             let batch = StoredBatch::from_log(whole).map_err(|error| error.to_string())?;

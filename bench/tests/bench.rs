@@ -22,7 +22,7 @@ fn command(arguments: &[&str]) -> Command {
 }
 
 fn run(arguments: &[&str]) -> Output {
-    command(arguments).output().unwrap()
+    command(arguments).output().expect("the program runs")
 }
 
 fn text(bytes: &[u8]) -> String {
@@ -41,13 +41,13 @@ fn measure(home: &TempDir, workload: &str, further: &[&str]) -> (String, Value) 
     arguments.extend(further);
     let output = run(&arguments);
     assert!(output.status.success(), "{}", text(&output.stderr));
-    let report = serde_json::from_slice(&fs::read(json).unwrap()).unwrap();
+    let report = serde_json::from_slice(&fs::read(json).expect("a report")).expect("JSON");
     assert_empty(&home.path().join("data"));
     (text(&output.stdout), report)
 }
 
 fn assert_empty(folder: &Path) {
-    let left: Vec<_> = fs::read_dir(folder).unwrap().collect();
+    let left: Vec<_> = fs::read_dir(folder).expect("a folder").collect();
     assert!(left.is_empty(), "left behind: {left:?}");
 }
 
@@ -57,10 +57,10 @@ fn number(value: &Value) -> f64 {
 
 /// What must be true of every cell's rounds.
 fn assert_consistent(report: &Value, cells: usize) {
-    let found = report["cells"].as_array().unwrap();
+    let found = report["cells"].as_array().expect("cells");
     assert_eq!(found.len(), cells);
     for cell in found {
-        let rounds = cell["rounds"].as_array().unwrap();
+        let rounds = cell["rounds"].as_array().expect("rounds");
         assert_eq!(rounds.len(), 2, "{cell}");
         for round in rounds {
             let (records, seconds) = (number(&round["records"]), number(&round["seconds"]));
@@ -189,7 +189,7 @@ fn producers_run_alone_and_beside_a_reader_of_everything() {
 
 /// Runs a workload against a sink; answers with what it complained about.
 fn complaint(workload: &str, manner: Manner) -> String {
-    let sink = Sink::start(SocketAddr::from(([127, 0, 0, 1], 0)), manner).unwrap();
+    let sink = Sink::start(SocketAddr::from(([127, 0, 0, 1], 0)), manner).expect("a free port");
     let at = format!("--bootstrap={}", sink.address());
     let mut arguments = vec![workload, &at];
     arguments.extend(SHORT);
@@ -233,8 +233,9 @@ fn wait_for<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
 fn long_run(home: &TempDir) -> (Child, u32) {
     let data = home.path().join("data");
     let option = format!("--data-dir={}", data.display());
-    let process =
-        command(&["acks", &option, "--duration=100s", "--node-flag=--no-pin"]).spawn().unwrap();
+    let process = command(&["acks", &option, "--duration=100s", "--node-flag=--no-pin"])
+        .spawn()
+        .expect("the program");
     let node = wait_for("a node that serves", || {
         let folder = fs::read_dir(&data).ok()?.next()?.ok()?.path();
         folder.join("topics").is_dir().then_some(())?;
@@ -254,7 +255,7 @@ fn is_gone(pid: u32) -> Option<()> {
 
 fn signal(process: &Child, signal: &str) {
     let pid = process.id().to_string();
-    assert!(Command::new("kill").args([signal, &pid]).status().unwrap().success());
+    assert!(Command::new("kill").args([signal, &pid]).status().expect("kill").success());
 }
 
 #[test]
