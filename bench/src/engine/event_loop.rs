@@ -155,7 +155,9 @@ impl<T: Traffic> EventLoop<T> {
             };
             EVENTS_MAX
         ];
-        self.ready.extend(0..self.connections.len());
+        if self.due_times.is_none() {
+            self.ready.extend(0..self.connections.len());
+        }
         loop {
             let now_ns = schedule.clock.now_ns();
             if schedule.stop.is_raised() {
