@@ -199,8 +199,8 @@ fn complaint(workload: &str, manner: Manner) -> String {
 
 #[test]
 fn servers_that_lie_are_found_out() {
-    let repeating = complaint("acks", Manner::Repeating);
-    assert!(repeating.contains("base offset 0, and 64 is the lowest that can be"), "{repeating}");
+    let repeating = complaint("requests", Manner::Repeating);
+    assert!(repeating.contains("base offset 0, and 1 is the lowest that can be"), "{repeating}");
     let forgetful = complaint("requests", Manner::Forgetful);
     assert!(forgetful.contains("records were acknowledged"), "{forgetful}");
     // 2: CORRUPT_MESSAGE.
