@@ -17,7 +17,7 @@ use crate::verify::{Found, Holes, read_back};
 use crate::wire::Wire;
 
 /// How long records without an answer may take to be in the log after the last was sent, while none arrives.
-const ARRIVAL_PATIENCE: Duration = Duration::from_secs(20);
+const ARRIVAL_PATIENCE: Duration = Duration::from_secs(10);
 /// The same for acknowledged ones, whose place in the log followers may not know of yet.
 const ACKNOWLEDGED_PATIENCE: Duration = Duration::from_secs(1);
 const ARRIVAL_LOOK_EVERY: Duration = Duration::from_millis(20);
