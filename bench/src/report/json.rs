@@ -29,6 +29,7 @@ fn round(round: &Round) -> Value {
         "requests": round.measured.requests,
         "records": round.measured.records,
         "value_bytes": round.measured.bytes,
+        "records_with_ramp_and_drain": round.done.records,
         "latency_ms": latency(&round.latency),
         "latency_corrected_ms": round.corrected().map(|corrected| latency(&corrected)),
         "server": round.server.map(|server| json!({

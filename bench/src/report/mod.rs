@@ -82,6 +82,8 @@ pub struct ClientCost {
 pub struct Round {
     /// Done within the window.
     pub measured: Tally,
+    /// Done at any time, ramp and drain included.
+    pub done: Tally,
     /// The window's length.
     pub window: Duration,
     /// Latency in nanoseconds.

@@ -10,6 +10,7 @@ fn round(records: u64, latencies_ms: &[u64]) -> Round {
     }
     Round {
         measured: Tally { requests: records / 10, records, bytes: records * 1000 },
+        done: Tally { requests: records / 5, records: records * 2, bytes: records * 2000 },
         window: Duration::from_secs(2),
         latency,
         closed_loop_slots: Some(4),
