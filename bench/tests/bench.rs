@@ -195,7 +195,7 @@ fn producers_run_alone_and_beside_a_reader_of_everything() {
 fn complaint(manner: Manner) -> String {
     let sink = Sink::start(SocketAddr::from(([127, 0, 0, 1], 0)), manner).unwrap();
     let at = format!("--bootstrap={}", sink.address());
-    let mut arguments = vec!["acks", &at];
+    let mut arguments = vec!["acks", &at, "--no-floor"];
     arguments.extend(SHORT);
     let output = run(&arguments);
     format!("{}{}", text(&output.stdout), text(&output.stderr))
