@@ -35,7 +35,16 @@ pub struct FetchShape {
     pub record_bytes: usize,
 }
 
-/// One partition that a connection reads.
+/// What is read of a partition: from its beginning to an end, if it has one.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Span {
+    /// The partition.
+    pub partition: i32,
+    /// The offset behind the last record.
+    pub until: Option<i64>,
+}
+
+/// How far a connection has read a partition.
 #[derive(Clone, Debug)]
 struct Position {
     partition: i32,
@@ -99,16 +108,15 @@ impl Fetch {
         self
     }
 
-    /// Adds the consumer of the next connection: which partitions it reads from their beginnings, and up to which
-    /// offsets.
+    /// Adds the consumer of the next connection: what it reads.
     ///
     /// # Errors
     /// [`EncodeError`] when the request has no form in this version.
-    pub fn add_consumer(&mut self, partitions: &[(i32, Option<i64>)]) -> Result<(), EncodeError> {
+    pub fn add_consumer(&mut self, spans: &[Span]) -> Result<(), EncodeError> {
         // A number of its own for each offset, by which it is found in the encoding.
         let mark = |index: usize| 0x1f2e_3d4c_5b6a_0000 | index as i64;
-        let asked = partitions.iter().enumerate().map(|(index, (partition, _))| FetchPartition {
-            partition: *partition,
+        let asked = spans.iter().enumerate().map(|(index, span)| FetchPartition {
+            partition: span.partition,
             fetch_offset: mark(index),
             partition_max_bytes: self.shape.partition_bytes_max,
             ..FetchPartition::default()
@@ -127,16 +135,16 @@ impl Fetch {
         };
         let chunks = encode_request(request_header(0), self.version, &request)?;
         let frame: Vec<u8> = chunks.iter().flat_map(|chunk| chunk.iter().copied()).collect();
-        let position = |(index, (partition, until)): (usize, &(i32, Option<i64>))| Position {
-            partition: *partition,
+        let position = |(index, span): (usize, &Span)| Position {
+            partition: span.partition,
             next_offset: 0,
-            until: *until,
+            until: span.until,
             at: frame
                 .windows(8)
                 .position(|bytes| bytes == mark(index).to_be_bytes())
                 .expect("the encoding holds what was encoded"),
         };
-        let positions = partitions.iter().enumerate().map(position).collect();
+        let positions = spans.iter().enumerate().map(position).collect();
         self.consumers.push(Consumer { request: frame.into(), positions });
         Ok(())
     }
@@ -306,8 +314,9 @@ mod tests {
         let shape =
             FetchShape { bytes_max: 1000, partition_bytes_max: 10, wait_ms: 5, record_bytes: 1 };
         let mut fetch = Fetch::new("topic".to_owned(), 12, shape);
-        fetch.add_consumer(&[(3, Some(10)), (1, None)]).unwrap();
-        fetch.add_consumer(&[(0, Some(5))]).unwrap();
+        let span = |partition, until| Span { partition, until };
+        fetch.add_consumer(&[span(3, Some(10)), span(1, None)]).unwrap();
+        fetch.add_consumer(&[span(0, Some(5))]).unwrap();
         fetch.consumers[0].positions[0].next_offset = 10;
         fetch.consumers[0].positions[1].next_offset = 7;
         let (mut outbox, mut socket) = (Outbox::default(), Vec::new());

@@ -8,7 +8,7 @@ use chronik_protocol::messages::{FetchRequest, ProduceRequest};
 
 use crate::engine::{Load, Pace, Tally};
 use crate::error::BenchError;
-use crate::fetch::{FETCH_VERSION_MAX, Fetch, FetchShape, SendTimeTable};
+use crate::fetch::{FETCH_VERSION_MAX, Fetch, FetchShape, SendTimeTable, Span};
 use crate::produce::answer::GoodAnswer;
 use crate::produce::batch::{BatchShape, BatchTemplate, Numbering};
 use crate::produce::template::ProduceTemplate;
@@ -217,9 +217,9 @@ impl FetchPlan {
         let mut traffic = prepare(Fetch::new(topic.name.clone(), version, self.shape));
         let mut addresses = Vec::new();
         for _ in 0..self.consumers {
-            for (leader, partitions) in self.connections(topic) {
+            for (leader, spans) in self.connections(topic) {
                 addresses.push(leader);
-                traffic.add_consumer(&partitions)?;
+                traffic.add_consumer(&spans)?;
             }
         }
         let bytes_max = usize::try_from(self.shape.bytes_max).expect("a positive size");
@@ -235,18 +235,20 @@ impl FetchPlan {
     }
 
     /// Each leader's partitions, over at most the planned number of connections.
-    fn connections(&self, topic: &Topic) -> Vec<(SocketAddr, Vec<(i32, Option<i64>)>)> {
-        let mut connections: Vec<(SocketAddr, Vec<(i32, Option<i64>)>)> = Vec::new();
+    fn connections(&self, topic: &Topic) -> Vec<(SocketAddr, Vec<Span>)> {
+        let mut connections: Vec<(SocketAddr, Vec<Span>)> = Vec::new();
         for (index, leader) in topic.leaders.iter().enumerate() {
-            let until = self.until.as_ref().map(|until| until[index]);
-            let partition = i32::try_from(index).expect("Kafka counts partitions in 32 bits");
-            let same = |(known, _): &&mut (SocketAddr, Vec<_>)| known == leader;
+            let span = Span {
+                partition: i32::try_from(index).expect("Kafka counts partitions in 32 bits"),
+                until: self.until.as_ref().map(|until| until[index]),
+            };
+            let same = |(known, _): &&mut (SocketAddr, Vec<Span>)| known == leader;
             if connections.iter_mut().filter(same).count() < self.connections {
-                connections.push((*leader, vec![(partition, until)]));
+                connections.push((*leader, vec![span]));
                 continue;
             }
             let fewest = connections.iter_mut().filter(same).min_by_key(|(_, led)| led.len());
-            fewest.expect("at least one connection is planned").1.push((partition, until));
+            fewest.expect("at least one connection is planned").1.push(span);
         }
         connections
     }
@@ -322,7 +324,7 @@ mod tests {
             FetchShape { bytes_max: 1, partition_bytes_max: 1, wait_ms: 1, record_bytes: 1 };
         let until = Some(vec![0, 10, 20, 30, 40, 50]);
         let plan = FetchPlan { shape, consumers: 1, connections: 2, until };
-        let part = |index: i32| (index, Some(i64::from(index) * 10));
+        let part = |index: i32| Span { partition: index, until: Some(i64::from(index) * 10) };
         assert_eq!(
             plan.connections(&topic),
             [

@@ -25,25 +25,36 @@ pub struct Found {
     pub batches: Vec<u64>,
 }
 
+/// Whether batches may be missing between a producer's others.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Holes {
+    /// Every batch was acknowledged.
+    None,
+    /// Some were not, or nobody was to be told.
+    Allowed,
+}
+
 /// What a log is checked against, batch by batch.
 #[derive(Debug)]
 struct Checker {
     numbering: Numbering,
+    holes: Holes,
     next_offset: i64,
+    /// Lowest number that each producer's next batch may have.
+    next_count: Vec<u64>,
     found: Found,
 }
 
 impl Checker {
-    fn new(numbering: Numbering) -> Self {
+    fn new(numbering: Numbering, holes: Holes) -> Self {
         let producers = usize::try_from(numbering.producers).expect("a count of connections");
         let found = Found { records: 0, batches: vec![0; producers] };
-        Self { numbering, next_offset: 0, found }
+        Self { numbering, holes, next_offset: 0, next_count: vec![0; producers], found }
     }
 
     /// Takes the whole batches at the beginning of `bytes`.
     fn take(&mut self, bytes: &Bytes) -> Result<(), String> {
-        let mut batches = Batches::new(bytes);
-        while let Some(batch) = batches.next() {
+        for batch in Batches::new(bytes) {
             let (at, header) = batch.map_err(|error| error.to_string())?;
             let whole = bytes.slice(at..at + header.total_bytes);
             let batch = StoredBatch::from_log(whole).map_err(|error| error.to_string())?;
@@ -63,13 +74,14 @@ impl Checker {
             .parse(stamp)
             .ok_or_else(|| format!("offset {base}: timestamp {stamp} is no number of this run"))?;
         let index = usize::try_from(producer).expect("below the number of producers");
-        let next = &mut self.found.batches[index];
-        if count != *next {
+        let next = &mut self.next_count[index];
+        if count < *next || self.holes == Holes::None && count != *next {
             return Err(format!(
                 "offset {base}: batch {count} of producer {producer} where {next} is due"
             ));
         }
-        *next += 1;
+        *next = count + 1;
+        self.found.batches[index] += 1;
         self.next_offset = batch.end_offset().0;
         self.found.records += u64::try_from(batch.header.record_count).unwrap_or(0);
         Ok(())
@@ -77,7 +89,7 @@ impl Checker {
 }
 
 /// Reads a partition from its beginning to `end_offset`; every batch must be whole, in its place, and the next of its
-/// producer.
+/// producer, or a later one where there may be holes.
 ///
 /// # Errors
 /// [`BenchError`], [`BenchError::Untrue`] for a batch that should not be there or is missing.
@@ -87,6 +99,7 @@ pub fn read_back(
     partition: usize,
     end_offset: i64,
     numbering: Numbering,
+    holes: Holes,
 ) -> Result<Found, BenchError> {
     let mut wire = Wire::connect(topic.leaders[partition])?;
     let version = wire.version::<FetchRequest>(FETCH_VERSION_MAX)?;
@@ -94,7 +107,7 @@ pub fn read_back(
         target: target.to_owned(),
         what: format!("{}-{partition}: {what}", topic.name),
     };
-    let mut checker = Checker::new(numbering);
+    let mut checker = Checker::new(numbering, holes);
     let mut empty = 0;
     while checker.next_offset < end_offset {
         let request = fetch_request(&topic.name, partition, checker.next_offset);
@@ -157,7 +170,7 @@ mod tests {
     }
 
     fn check(batches: &[Vec<u8>]) -> Result<Found, String> {
-        let mut checker = Checker::new(NUMBERING);
+        let mut checker = Checker::new(NUMBERING, Holes::None);
         checker.take(&batches.concat().into())?;
         Ok(checker.found)
     }
@@ -177,8 +190,12 @@ mod tests {
         let mut damaged = batch(0, 0, 0);
         *damaged.last_mut().unwrap() ^= 1;
         assert!(refused(&[damaged]).contains("CRC"));
+        let mut lossy = Checker::new(NUMBERING, Holes::Allowed);
+        lossy.take(&[batch(0, 0, 0), batch(3, 0, 2)].concat().into()).unwrap();
+        assert_eq!(lossy.found, Found { records: 6, batches: vec![2, 0] });
+        assert!(lossy.take(&batch(6, 0, 1).into()).unwrap_err().contains("batch 1 of producer 0"));
         let other_run = Numbering { start_ms: 5000, ..NUMBERING };
-        let mut checker = Checker::new(other_run);
+        let mut checker = Checker::new(other_run, Holes::None);
         assert!(checker.take(&batch(0, 0, 0).into()).unwrap_err().contains("no number"));
     }
 }

@@ -22,7 +22,7 @@ fn command(arguments: &[&str]) -> Command {
 }
 
 fn run(arguments: &[&str]) -> Output {
-    command(arguments).output().unwrap()
+    command(arguments).output().expect("the program runs")
 }
 
 fn text(bytes: &[u8]) -> String {
@@ -45,13 +45,13 @@ fn measure(home: &TempDir, workload: &str, further: &[&str]) -> (String, Value) 
     }
     let output = run(&arguments);
     assert!(output.status.success(), "{}", text(&output.stderr));
-    let report = serde_json::from_slice(&fs::read(json).unwrap()).unwrap();
+    let report = serde_json::from_slice(&fs::read(json).expect("a report")).expect("JSON");
     assert_empty(&home.path().join("data"));
     (text(&output.stdout), report)
 }
 
 fn assert_empty(folder: &Path) {
-    let left: Vec<_> = fs::read_dir(folder).unwrap().collect();
+    let left: Vec<_> = fs::read_dir(folder).expect("a folder").collect();
     assert!(left.is_empty(), "left behind: {left:?}");
 }
 
@@ -61,10 +61,10 @@ fn number(value: &Value) -> f64 {
 
 /// What must be true of every cell's rounds.
 fn assert_consistent(report: &Value, cells: usize) {
-    let found = report["cells"].as_array().unwrap();
+    let found = report["cells"].as_array().expect("cells");
     assert_eq!(found.len(), cells);
     for cell in found {
-        let rounds = cell["rounds"].as_array().unwrap();
+        let rounds = cell["rounds"].as_array().expect("rounds");
         assert_eq!(rounds.len(), 2, "{cell}");
         for round in rounds {
             let (records, seconds) = (number(&round["records"]), number(&round["seconds"]));
@@ -108,7 +108,7 @@ fn acks_are_compared_and_everything_is_read_back() {
         assert_eq!(number(&round["records"]), number(&round["requests"]) * 4.0);
         assert_eq!(number(&round["value_bytes"]), number(&round["records"]) * 1024.0);
     }
-    assert!(table.contains("everything was read back"), "{table}");
+    assert!(table.contains("everything in the logs was read back"), "{table}");
     assert!(table.contains("acks=all"), "{table}");
     assert_eq!(fs::read_dir(hgrm).unwrap().count(), 6, "a percentile file a cell");
 }
@@ -191,11 +191,14 @@ fn producers_run_alone_and_beside_a_reader_of_everything() {
     assert!(table.contains("dropped from the page cache"), "{table}");
 }
 
-/// Runs `acks` against a sink; answers with what it complained about.
-fn complaint(manner: Manner) -> String {
-    let sink = Sink::start(SocketAddr::from(([127, 0, 0, 1], 0)), manner).unwrap();
+/// Runs a workload against a sink; answers with what it complained about.
+fn complaint(workload: &str, manner: Manner) -> String {
+    let sink = Sink::start(SocketAddr::from(([127, 0, 0, 1], 0)), manner).expect("a free port");
     let at = format!("--bootstrap={}", sink.address());
-    let mut arguments = vec!["acks", &at, "--no-floor"];
+    let mut arguments = vec![workload, &at];
+    if !["tail", "catchup"].contains(&workload) {
+        arguments.push("--no-floor");
+    }
     arguments.extend(SHORT);
     let output = run(&arguments);
     format!("{}{}", text(&output.stdout), text(&output.stderr))
@@ -203,12 +206,12 @@ fn complaint(manner: Manner) -> String {
 
 #[test]
 fn servers_that_lie_are_found_out() {
-    let repeating = complaint(Manner::Repeating);
+    let repeating = complaint("acks", Manner::Repeating);
     assert!(repeating.contains("base offset 0, and 64 is the lowest that can be"), "{repeating}");
-    let forgetful = complaint(Manner::Forgetful);
+    let forgetful = complaint("requests", Manner::Forgetful);
     assert!(forgetful.contains("records were acknowledged"), "{forgetful}");
     // 2: CORRUPT_MESSAGE.
-    let refusing = complaint(Manner::Refusing(2));
+    let refusing = complaint("requests", Manner::Refusing(2));
     assert!(refusing.contains("requests were refused and do not count"), "{refusing}");
     assert!(refusing.contains("CORRUPT_MESSAGE"), "{refusing}");
 }
@@ -238,7 +241,9 @@ fn long_run(home: &TempDir) -> (Child, u32) {
     let data = home.path().join("data");
     let option = format!("--data-dir={}", data.display());
     let process =
-        command(&["acks", &option, "--duration=100s", "--node-flag=--no-pin"]).spawn().unwrap();
+        command(&["acks", &option, "--duration=100s", "--node-flag=--no-pin", "--no-floor"])
+            .spawn()
+            .expect("the program");
     let node = wait_for("a node that serves", || {
         let folder = fs::read_dir(&data).ok()?.next()?.ok()?.path();
         folder.join("topics").is_dir().then_some(())?;
@@ -258,7 +263,7 @@ fn is_gone(pid: u32) -> Option<()> {
 
 fn signal(process: &Child, signal: &str) {
     let pid = process.id().to_string();
-    assert!(Command::new("kill").args([signal, &pid]).status().unwrap().success());
+    assert!(Command::new("kill").args([signal, &pid]).status().expect("kill").success());
 }
 
 #[test]

@@ -155,7 +155,9 @@ impl<T: Traffic> EventLoop<T> {
             };
             EVENTS_MAX
         ];
-        self.ready.extend(0..self.connections.len());
+        if self.due_times.is_none() {
+            self.ready.extend(0..self.connections.len());
+        }
         loop {
             let now_ns = schedule.clock.now_ns();
             if schedule.stop.is_raised() {
@@ -230,8 +232,11 @@ impl<T: Traffic> EventLoop<T> {
         if !self.ready.is_empty() {
             until = now_ns;
         }
+        // Where all connections are full, only an answer makes room.
+        let room_for = (self.connections.len() * self.in_flight) as u64;
         if let Some(times) = &self.due_times
             && now_ns < self.counters.to_ns
+            && self.counters.pending < room_for
         {
             until = until.min(times.due_ns(self.due));
         }

@@ -194,6 +194,22 @@ fn a_stall_counts_for_every_request_that_was_due_in_it() {
 }
 
 #[test]
+fn a_client_that_has_nothing_to_do_sleeps() {
+    for pace in [Pace::Closed, Pace::Rate(100.0)] {
+        // Answers so slowly that the client waits, for the answer or for the next request to be due.
+        let address = server(4, |_, frame| {
+            thread::sleep(Duration::from_millis(20));
+            framed(frame)
+        });
+        let idle = Load { pace, in_flight: 1, ..load(address, 4, Echo::new(10, 4)) };
+        let outcome = run(idle, &short()).unwrap();
+        assert!(outcome.done.requests > 0);
+        let (busy, window) = (outcome.cost.cpu, outcome.window);
+        assert!(busy < window / 2, "{pace:?}: {busy:?} of {window:?} with next to nothing to do");
+    }
+}
+
+#[test]
 fn requests_that_are_never_answered_are_counted_and_so_is_their_wait() {
     let address = server(1, |number, frame| if number < 5 { framed(frame) } else { Vec::new() });
     let drain = Duration::from_millis(50);

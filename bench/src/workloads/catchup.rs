@@ -248,26 +248,31 @@ fn make_cold(target: &Target) -> Result<String, BenchError> {
     Ok(format!("{name}: its files were synced and dropped from the page cache before each reading"))
 }
 
-/// Files that disappear meanwhile were not the backlog's.
+/// Files and folders that disappear meanwhile were not the backlog's.
 fn drop_pages(folder: &Path) -> io::Result<()> {
     let mut folders: Vec<PathBuf> = vec![folder.to_owned()];
     while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(folder)? {
-            let path = entry?.path();
+        let Some(entries) = unless_gone(fs::read_dir(folder))? else { continue };
+        for entry in entries {
+            let Some(entry) = unless_gone(entry)? else { continue };
+            let path = entry.path();
             if path.is_dir() {
                 folders.push(path);
             } else if path.extension().is_some_and(|extension| extension == "log") {
-                match File::open(&path) {
-                    Ok(file) => {
-                        // Only clean pages can be dropped.
-                        file.sync_data()?;
-                        fadvise(&file, 0, None, Advice::DontNeed)?;
-                    }
-                    Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                    Err(error) => return Err(error),
-                }
+                let Some(file) = unless_gone(File::open(&path))? else { continue };
+                // Only clean pages can be dropped.
+                file.sync_data()?;
+                fadvise(&file, 0, None, Advice::DontNeed)?;
             }
         }
     }
     Ok(())
+}
+
+fn unless_gone<T>(result: io::Result<T>) -> io::Result<Option<T>> {
+    match result {
+        Ok(found) => Ok(Some(found)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
 }

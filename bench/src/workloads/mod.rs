@@ -245,7 +245,10 @@ impl Measured {
     ) -> Result<Report, BenchError> {
         let mut notes = self.notes;
         if settings.verify {
-            notes.push("everything was read back: counts, order and CRCs were right".to_owned());
+            notes.push(
+                "everything in the logs was read back: counts, order and CRCs were right"
+                    .to_owned(),
+            );
         }
         notes.push(describe_load(settings));
         let report = Report {

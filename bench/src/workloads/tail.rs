@@ -74,7 +74,7 @@ pub(super) fn run(run: &Run<'_>, options: TailOptions) -> Result<Report, BenchEr
         let most = cells(&|_| None, &|_| "most".to_owned());
         measured = measure_cells(run, &targets, &settings, &most)?;
         // Producers' cells come first of each pair.
-        let rates: Vec<f64> = measured.cells.iter().step_by(2).map(|cell| share_of(cell)).collect();
+        let rates: Vec<f64> = measured.cells.iter().step_by(2).map(share_of).collect();
         let half =
             cells(&|target| Some(rates[target]), &|target| format!("half: {:.0}/s", rates[target]));
         measured.add(measure_cells(run, &targets, &settings, &half)?);
