@@ -102,7 +102,6 @@ pub struct Call<Q, R> {
     peer: ShardId,
     call: u64,
     slot: Slot<R>,
-    cancel_on_drop: Cell<bool>,
 }
 
 /// Seats for `shards` shards. A pair has at most `capacity` calls under way in each direction.
@@ -199,7 +198,7 @@ impl<Q, R> MeshPort<Q, R> {
         let slot = Slot::default();
         self.calls.borrow_mut().insert(call, slot.clone());
         self.push(peer, ToPeer::Request(call, request));
-        Call { port: Rc::clone(self), peer, call, slot, cancel_on_drop: Cell::new(true) }
+        Call { port: Rc::clone(self), peer, call, slot }
     }
 
     fn push(&self, peer: ShardId, message: ToPeer<Q>) {
@@ -262,18 +261,6 @@ impl<Q, R> MeshPort<Q, R> {
     }
 }
 
-impl<Q, R> Call<Q, R> {
-    /// Makes dropping this leave the request alone.
-    pub fn leave_be(&self) {
-        self.cancel_on_drop.set(false);
-    }
-
-    /// Lets the request take its course without anybody waiting for the answer.
-    pub fn detach(self) {
-        self.leave_be();
-    }
-}
-
 impl<Q, R> Unpin for Call<Q, R> {}
 
 impl<Q, R> Future for Call<Q, R> {
@@ -286,7 +273,7 @@ impl<Q, R> Future for Call<Q, R> {
 
 impl<Q, R> Drop for Call<Q, R> {
     fn drop(&mut self) {
-        if self.cancel_on_drop.get() && !self.slot.is_settled() {
+        if !self.slot.is_settled() {
             self.port.push(self.peer, ToPeer::Cancel(self.call));
         }
     }

@@ -2,10 +2,12 @@
 //! IncrementalAlterConfigs have in common.
 
 use chronik_protocol::ErrorCode;
+use chronik_shards::format::metadata_command::{MetadataCommand, SetTopicConfig};
 use chronik_shards::machine::metadata::{Topic, check_topic_name};
 use chronik_shards::machine::topic_config::{ConfigSource, ConfigType};
 
 use super::error::Refusal;
+use super::{Handlers, error};
 use crate::metadata_view::MetadataView;
 
 /// Wire number of a topic as a resource.
@@ -55,10 +57,34 @@ pub fn find<'a>(
     }
 }
 
-/// Refuses changes of a broker: its configuration is what it was started with.
-pub fn broker_is_read_only() -> Refusal {
-    let message = "a broker's configuration is set where it is started and not while it runs";
-    Refusal::new(ErrorCode::InvalidRequest, message)
+/// The topic whose configuration a request changes. `None`: a broker of which it changes nothing. A broker's
+/// configuration is what it was started with, so that any change of it is refused.
+pub fn changed_topic<'a>(
+    view: &'a MetadataView,
+    resource_type: i8,
+    name: &str,
+    changes_nothing: bool,
+) -> Result<Option<&'a Topic>, Refusal> {
+    match find(view, resource_type, name)? {
+        Resource::Topic(topic) => Ok(Some(topic)),
+        Resource::ThisBroker | Resource::AllBrokers if changes_nothing => Ok(None),
+        Resource::ThisBroker | Resource::AllBrokers => {
+            let message =
+                "a broker's configuration is set where it is started and not while it runs";
+            Err(Refusal::new(ErrorCode::InvalidRequest, message))
+        }
+    }
+}
+
+/// Proposes a change of a topic's configuration, if there is one and it is not only to be checked.
+pub async fn propose(
+    handlers: &Handlers,
+    command: Option<SetTopicConfig>,
+    validate_only: bool,
+) -> Result<(), Refusal> {
+    let Some(command) = command.filter(|_| !validate_only) else { return Ok(()) };
+    let proposed = handlers.propose(MetadataCommand::SetTopicConfig(command)).await;
+    proposed.map(|_| ()).map_err(|error| error::of_control(&error))
 }
 
 /// Wire number of a source.

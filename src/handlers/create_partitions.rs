@@ -16,7 +16,7 @@ use chronik_shards::model::NodeId;
 
 use super::create_topics::check_assignment;
 use super::error::Refusal;
-use super::{Handlers, error};
+use super::{Handlers, error, repeats};
 use crate::metadata_view::MetadataView;
 
 /// Answers a CreatePartitions request.
@@ -25,14 +25,14 @@ pub async fn handle(
     request: CreatePartitionsRequest,
 ) -> CreatePartitionsResponse {
     let mut results = Vec::with_capacity(request.topics.len());
+    let repeated = repeats::of(request.topics.iter().map(|topic| &*topic.name));
     let mut seen = HashSet::new();
     for topic in &request.topics {
         // A topic that is named more than once is refused once.
         if !seen.insert(&*topic.name) {
             continue;
         }
-        let named = request.topics.iter().filter(|other| other.name == topic.name).count();
-        let result = if named > 1 {
+        let result = if repeated.contains(&*topic.name) {
             Err(Refusal::new(ErrorCode::InvalidRequest, "the topic is named more than once"))
         } else {
             grow(handlers, topic, request.validate_only).await

@@ -1,6 +1,6 @@
 //! CreateTopics, and the one path by which any topic comes to be: auto-creation calls [`create`] too.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::rc::Rc;
 
 use chronik_protocol::messages::create_topics_request::{CreatableTopic, CreateTopicsRequest};
@@ -17,8 +17,12 @@ use chronik_shards::model::{NodeId, TopicId};
 
 use super::configs::source_code;
 use super::error::Refusal;
-use super::{Handlers, error};
+use super::{Handlers, error, repeats};
 use crate::metadata_view::MetadataView;
+use crate::net::Turn;
+
+/// What a topic counts towards a turn, in bytes received: where it is only checked, nothing is waited for.
+const TOPIC_COST: usize = 16 << 10;
 
 /// A topic that somebody wants.
 #[derive(Clone, Debug)]
@@ -119,18 +123,17 @@ pub async fn handle(
     request: CreateTopicsRequest,
     version: i16,
 ) -> CreateTopicsResponse {
-    let mut named: HashMap<&str, usize> = HashMap::new();
-    for topic in &request.topics {
-        *named.entry(&topic.name).or_default() += 1;
-    }
+    let repeated = repeats::of(request.topics.iter().map(|topic| &*topic.name));
     let mut seen = HashSet::new();
-    let mut topics = Vec::with_capacity(named.len());
+    let mut topics = Vec::new();
+    let mut turn = Turn::default();
     for topic in &request.topics {
+        turn.after(TOPIC_COST).await;
         // A topic that is named more than once is refused once.
         if !seen.insert(&*topic.name) {
             continue;
         }
-        let result = if named[&*topic.name] > 1 {
+        let result = if repeated.contains(&*topic.name) {
             Err(Refusal::new(ErrorCode::InvalidRequest, "the topic is named more than once"))
         } else {
             create_one(handlers, topic, request.validate_only).await

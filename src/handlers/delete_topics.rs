@@ -1,5 +1,6 @@
 //! DeleteTopics: by name, or by id from version 6. Source: KIP-516.
 
+use std::collections::HashSet;
 use std::rc::Rc;
 
 use chronik_protocol::messages::delete_topics_request::{DeleteTopicState, DeleteTopicsRequest};
@@ -11,7 +12,7 @@ use chronik_shards::format::metadata_command::{DeleteTopic, MetadataCommand};
 use chronik_shards::model::TopicId;
 
 use super::error::Refusal;
-use super::{Handlers, error};
+use super::{Handlers, error, repeats};
 
 /// Answers a DeleteTopics request.
 pub async fn handle(
@@ -27,16 +28,15 @@ pub async fn handle(
             .map(|name| DeleteTopicState { name: Some(name), ..DeleteTopicState::default() })
             .collect(),
     };
+    let repeated = repeats::of(asked.iter().map(named));
+    let mut seen = HashSet::new();
     let mut responses = Vec::with_capacity(asked.len());
-    for (index, topic) in asked.iter().enumerate() {
-        let is_same =
-            |other: &DeleteTopicState| other.name == topic.name && other.topic_id == topic.topic_id;
+    for topic in &asked {
         // A topic that is named more than once is refused once.
-        if asked[..index].iter().any(is_same) {
+        if !seen.insert(named(topic)) {
             continue;
         }
-        let is_repeated = asked[index + 1..].iter().any(is_same);
-        let result = if is_repeated {
+        let result = if repeated.contains(&named(topic)) {
             Err(Refusal::new(ErrorCode::InvalidRequest, "the topic is named more than once"))
         } else {
             delete(handlers, topic).await
@@ -59,6 +59,10 @@ pub async fn handle(
         responses.push(told);
     }
     DeleteTopicsResponse { responses, ..DeleteTopicsResponse::default() }
+}
+
+fn named(topic: &DeleteTopicState) -> (Option<&str>, Uuid) {
+    (topic.name.as_deref(), topic.topic_id)
 }
 
 async fn delete(

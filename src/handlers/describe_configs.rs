@@ -1,5 +1,6 @@
 //! DescribeConfigs: values with their source, type, documentation and synonyms. Source: KIP-133, KIP-226.
 
+use std::collections::HashSet;
 use std::rc::Rc;
 
 use chronik_protocol::KafkaString;
@@ -17,12 +18,15 @@ use super::configs::{self, Resource};
 use super::error::Refusal;
 use crate::metadata_view::MetadataView;
 
-/// Answers a DescribeConfigs request.
+/// Answers a DescribeConfigs request. A resource that is named twice is answered once: an answer is hundreds of
+/// times as large as its question.
 pub fn handle(handlers: &Rc<Handlers>, request: DescribeConfigsRequest) -> DescribeConfigsResponse {
     let view = handlers.metadata.borrow();
+    let mut seen = HashSet::new();
     let results = request
         .resources
         .iter()
+        .filter(|resource| seen.insert((resource.resource_type, &*resource.resource_name)))
         .map(|resource| {
             let mut result = DescribeConfigsResult {
                 resource_type: resource.resource_type,

@@ -24,9 +24,9 @@ pub fn of_batch(error: &BatchError) -> ErrorCode {
         | BatchError::Codec { .. }
         | BatchError::Attributes { .. }
         | BatchError::Record { .. }
+        | BatchError::Compression(CompressionError::Damaged { .. })
         | BatchError::Producer { .. } => ErrorCode::InvalidRecord,
         BatchError::Compression(CompressionError::TooLarge { .. }) => ErrorCode::MessageTooLarge,
-        BatchError::Compression(CompressionError::Damaged { .. }) => ErrorCode::CorruptMessage,
         BatchError::TimestampType => ErrorCode::InvalidTimestamp,
     }
 }

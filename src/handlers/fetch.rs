@@ -22,7 +22,10 @@ use super::fetch_sessions::{Begun, Said, SessionError, TopicRef, Wanted};
 use super::partitions::{self, LeaderOnWire, NotHere, TopicNamed};
 use super::{Handlers, error};
 use crate::net::budget::Reservation;
-use crate::net::{ConnectionContext, Response};
+use crate::net::{ConnectionContext, Response, Turn};
+
+/// What looking again counts towards a turn, in bytes received.
+const ROUND_COST: usize = 128 << 10;
 
 /// A partition's answer, errors included.
 struct Part {
@@ -111,6 +114,7 @@ async fn read(
 ) -> (Vec<Part>, Reservation) {
     let max_bytes = usize::try_from(request.max_bytes).unwrap_or(0);
     let min_bytes = usize::try_from(request.min_bytes).unwrap_or(0);
+    let mut turn = Turn::default();
     loop {
         let reservation = connection.response_budget().try_take_up_to(max_bytes);
         let parts = read_once(handlers, begun, reservation.bytes()).await;
@@ -123,13 +127,15 @@ async fn read(
         // With the budget used up an answer may be as small as it gets, but an empty one still waits.
         let is_full = bytes >= min_bytes || (bytes > 0 && bytes >= reservation.bytes());
         let is_over = handlers.now().monotonic >= deadline || handlers.shard.is_stopping();
-        // There is nothing to wait for, as with the request that ends a session.
-        let must_answer = must_answer || parts.is_empty();
-        if must_answer || is_full || is_over {
+        // Of no partition there will never be news.
+        let is_about_nothing = begun.wanted.is_empty();
+        if must_answer || is_full || is_over || is_about_nothing {
             return (parts, settled(reservation, bytes));
         }
         drop(reservation);
         wait(handlers, begun, &parts, min_bytes - bytes, deadline).await;
+        // A shard that has all the waits it takes answers at once: others have to come in between.
+        turn.after(ROUND_COST).await;
     }
 }
 

@@ -3,7 +3,8 @@
 //! A session lives on the shard of the connection that made it. A client that comes back on another
 //! shard is told that its session is unknown and sends a full request, exactly as after an eviction.
 //!
-//! Invariants: at most `slots` sessions; a session's epoch only grows (and wraps to 1); a partition
+//! Invariants: at most `slots` sessions with at most [`PARTITIONS_MAX`] partitions together; a session's epoch
+//! only grows (and wraps to 1); a partition
 //! that had something to say moves behind those that had not, so that `max_bytes` starves none.
 //!
 //! Deliberately absent: time-outs. A session is dropped when its slot is wanted and it has been idle.
@@ -20,6 +21,10 @@ const FINAL_EPOCH: i32 = -1;
 const INITIAL_EPOCH: i32 = 0;
 /// A session younger than this is not evicted for another.
 const EVICTABLE_AFTER_MICROS: u64 = 120 * 1_000_000;
+
+/// Partitions of all sessions of a shard. A client with more is served without a session: it says every time
+/// what it wants.
+const PARTITIONS_MAX: usize = 200_000;
 
 /// How a request names a topic: by id from version 13 on.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
@@ -163,6 +168,7 @@ pub struct FetchSessions {
     next_id: u32,
     id_step: u32,
     sessions: HashMap<i32, Session>,
+    partitions_max: usize,
 }
 
 impl FetchSessions {
@@ -171,7 +177,8 @@ impl FetchSessions {
     pub fn new(shard: u16, shards: u16, slots: usize, seed: u32) -> Self {
         let id_step = u32::from(shards.max(1));
         let next_id = (seed >> 2) / id_step * id_step + u32::from(shard);
-        Self { slots, next_id, id_step, sessions: HashMap::new() }
+        let (sessions, partitions_max) = (HashMap::new(), PARTITIONS_MAX);
+        Self { slots, next_id, id_step, sessions, partitions_max }
     }
 
     /// How many there are.
@@ -216,10 +223,17 @@ impl FetchSessions {
         for (topic, partition) in forgotten {
             session.forget(topic, *partition);
         }
+        let before = session.partitions.len();
         for partition in &wanted {
             session.want(partition);
         }
-        Ok(Begun { session_id, incremental: true, wanted: session.all_wanted() })
+        let (has_grown, wanted) = (session.partitions.len() > before, session.all_wanted());
+        if has_grown && self.partition_count() > self.partitions_max {
+            // The client says anew what it wants, and gets no session for it.
+            self.sessions.remove(&session_id);
+            return Err(SessionError::NotFound);
+        }
+        Ok(Begun { session_id, incremental: true, wanted })
     }
 
     /// Notes what is about to be said of a partition, and whether it must be said: always in a full
@@ -238,8 +252,15 @@ impl FetchSessions {
         !begun.incremental || changed || has_records
     }
 
+    fn partition_count(&self) -> usize {
+        self.sessions.values().map(|session| session.partitions.len()).sum()
+    }
+
     fn open(&mut self, now: MonotonicMicros, uses_ids: bool, wanted: &[Wanted]) -> i32 {
         if self.sessions.len() >= self.slots && !self.evict(now) {
+            return 0;
+        }
+        if self.partition_count() + wanted.len() > self.partitions_max {
             return 0;
         }
         let id = self.fresh_id();
@@ -399,6 +420,18 @@ mod tests {
         assert!(begun.session_id > 0);
         let gone = sessions.begin(later, first, 1, false, vec![], &[]).unwrap_err();
         assert_eq!(gone, SessionError::NotFound);
+    }
+
+    #[test]
+    fn sessions_remember_so_many_partitions_together_and_no_more() {
+        let mut sessions = FetchSessions { partitions_max: 5, ..sessions(10) };
+        let first = open(&mut sessions, vec![want(0, 0), want(1, 0), want(2, 0)]).session_id;
+        assert_eq!(open(&mut sessions, (0..3).map(|n| want(n, 0)).collect()).session_id, 0);
+        // What is known already counts once.
+        go_on(&mut sessions, first, 1, vec![want(0, 9), want(3, 0), want(4, 0)]);
+        let grown = sessions.begin(NOW, first, 2, false, vec![want(5, 0)], &[]).unwrap_err();
+        assert_eq!((grown, sessions.len()), (SessionError::NotFound, 0));
+        assert!(open(&mut sessions, vec![want(0, 0)]).session_id > 0);
     }
 
     #[test]

@@ -9,12 +9,11 @@ use chronik_protocol::messages::incremental_alter_configs_request::{
 use chronik_protocol::messages::incremental_alter_configs_response::{
     AlterConfigsResourceResponse, IncrementalAlterConfigsResponse,
 };
-use chronik_shards::format::metadata_command::{MetadataCommand, SetTopicConfig};
+use chronik_shards::format::metadata_command::SetTopicConfig;
 use chronik_shards::machine::topic_config::{ConfigOp, alter};
 
-use super::configs::{self, Resource};
 use super::error::Refusal;
-use super::{Handlers, error};
+use super::{Handlers, configs, error};
 use crate::metadata_view::MetadataView;
 
 /// Answers an IncrementalAlterConfigs request.
@@ -29,7 +28,12 @@ pub async fn handle(
             resource_name: resource.resource_name.clone(),
             ..AlterConfigsResourceResponse::default()
         };
-        if let Err(refusal) = change(handlers, resource, request.validate_only).await {
+        let command = command(&handlers.metadata.borrow(), resource);
+        let changed = match command {
+            Ok(command) => configs::propose(handlers, command, request.validate_only).await,
+            Err(refusal) => Err(refusal),
+        };
+        if let Err(refusal) = changed {
             told.error_code = refusal.code.code();
             told.error_message = Some(refusal.message.into());
         }
@@ -38,30 +42,15 @@ pub async fn handle(
     IncrementalAlterConfigsResponse { responses, ..IncrementalAlterConfigsResponse::default() }
 }
 
-async fn change(
-    handlers: &Handlers,
-    resource: &AlterConfigsResource,
-    validate_only: bool,
-) -> Result<(), Refusal> {
-    let command = command(&handlers.metadata.borrow(), resource)?;
-    let Some(command) = command.filter(|_| !validate_only) else { return Ok(()) };
-    let proposed = handlers.propose(MetadataCommand::SetTopicConfig(command)).await;
-    proposed.map(|_| ()).map_err(|error| error::of_control(&error))
-}
-
 /// `None` where nothing is to be changed.
 fn command(
     view: &MetadataView,
     resource: &AlterConfigsResource,
 ) -> Result<Option<SetTopicConfig>, Refusal> {
-    let topic = match configs::find(view, resource.resource_type, &resource.resource_name)? {
-        Resource::Topic(topic) => topic,
-        Resource::ThisBroker | Resource::AllBrokers if resource.configs.is_empty() => {
-            return Ok(None);
-        }
-        Resource::ThisBroker | Resource::AllBrokers => {
-            return Err(configs::broker_is_read_only());
-        }
+    let changes_nothing = resource.configs.is_empty();
+    let (kind, name) = (resource.resource_type, &resource.resource_name);
+    let Some(topic) = configs::changed_topic(view, kind, name, changes_nothing)? else {
+        return Ok(None);
     };
     let changes: Vec<(String, ConfigOp)> =
         resource.configs.iter().map(operation).collect::<Result<_, _>>()?;

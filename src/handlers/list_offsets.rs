@@ -12,7 +12,7 @@ use chronik_protocol::messages::list_offsets_response::{
 use chronik_shards::model::{LeaderEpoch, TimestampMs};
 use chronik_shards::shard::{ListOffset, ListPosition, ListedOffset};
 
-use super::{Handlers, concurrent, error};
+use super::{Handlers, concurrent, error, repeats};
 
 /// Wire timestamps with a meaning of their own.
 mod special {
@@ -46,8 +46,13 @@ pub async fn handle(
 ) -> ListOffsetsResponse {
     let mut topics = Vec::with_capacity(request.topics.len());
     for topic in &request.topics {
-        let lookups =
-            topic.partitions.iter().map(|partition| one(handlers, topic, partition, version));
+        let repeated = &repeats::of(topic.partitions.iter().map(|asked| asked.partition_index));
+        let lookups = topic.partitions.iter().map(|asked| async move {
+            if repeated.contains(&asked.partition_index) {
+                return refused(asked, ErrorCode::InvalidRequest);
+            }
+            one(handlers, topic, asked, version).await
+        });
         topics.push(ListOffsetsTopicResponse {
             name: topic.name.clone(),
             partitions: concurrent::all(lookups).await,
@@ -57,21 +62,22 @@ pub async fn handle(
     ListOffsetsResponse { topics, ..ListOffsetsResponse::default() }
 }
 
+fn refused(asked: &ListOffsetsPartition, code: ErrorCode) -> ListOffsetsPartitionResponse {
+    ListOffsetsPartitionResponse {
+        partition_index: asked.partition_index,
+        error_code: code.code(),
+        ..ListOffsetsPartitionResponse::default()
+    }
+}
+
 async fn one(
     handlers: &Handlers,
     topic: &ListOffsetsTopic,
     asked: &ListOffsetsPartition,
     version: i16,
 ) -> ListOffsetsPartitionResponse {
-    let mut response = ListOffsetsPartitionResponse {
-        partition_index: asked.partition_index,
-        ..ListOffsetsPartitionResponse::default()
-    };
-    let is_same = |other: &&ListOffsetsPartition| other.partition_index == asked.partition_index;
-    if topic.partitions.iter().filter(is_same).count() > 1 {
-        response.error_code = ErrorCode::InvalidRequest.code();
-        return response;
-    }
+    // Where nothing is there, this says so.
+    let mut response = refused(asked, ErrorCode::None);
     match look_up(handlers, topic, asked, version).await {
         Ok(Some(found)) => {
             response.offset = found.offset.get();
@@ -80,7 +86,6 @@ async fn one(
             let epoch = found.leader_epoch.filter(|_| version >= 4);
             response.leader_epoch = epoch.map_or(-1, |epoch| epoch.get());
         }
-        // Nothing there: the defaults say so.
         Ok(None) => {}
         Err(code) => response.error_code = code.code(),
     }

@@ -31,7 +31,8 @@ mod metadata;
 mod offset_for_leader_epoch;
 mod partitions;
 mod produce;
-mod recompress;
+mod records;
+mod repeats;
 pub mod served;
 
 use std::cell::RefCell;
@@ -59,6 +60,7 @@ use answer::{Answer, answer};
 use fetch_sessions::FetchSessions;
 use init_producer_id::ProducerIdBlock;
 use partitions::TopicNamed;
+use records::RecordChecks;
 
 /// Largest request that carries no records. Decoded, such a request takes up to some fifty times its bytes;
 /// one that names 10,000 topics takes less than this.
@@ -90,6 +92,8 @@ pub struct Handlers {
     pub sessions: RefCell<FetchSessions>,
     /// Producer ids of this shard.
     pub producer_ids: RefCell<ProducerIdBlock>,
+    /// The look into produced batches.
+    pub record_checks: RecordChecks,
 }
 
 impl Handlers {
@@ -112,6 +116,7 @@ impl Handlers {
             data_dir: plan.data_dir.clone(),
             sessions: RefCell::new(FetchSessions::new(id, shards, slots, plan.session_seed)),
             producer_ids: RefCell::new(0..0),
+            record_checks: RecordChecks::default(),
             shard,
         }
     }
@@ -239,19 +244,16 @@ impl Dispatcher for KafkaDispatcher {
         }
         match api {
             ApiKey::Produce => match produce::dispatch(handlers, frame).await {
-                Ok(Some(answer)) => {
-                    Dispatched::Respond(Box::pin(async move { answer.await.into_result() }))
-                }
-                Ok(None) => Dispatched::NoResponse,
+                Ok(settled) => Dispatched::Respond(Box::pin(settled)),
                 Err(reason) => Dispatched::Close(reason),
             },
             ApiKey::Fetch => {
                 let fetch = fetch::handle(Rc::clone(handlers), frame, Rc::clone(connection));
-                Dispatched::Respond(Box::pin(fetch))
+                Dispatched::Respond(Box::pin(async move { fetch.await.map(Some) }))
             }
             _ => {
                 let plain = Rc::clone(handlers).plain(frame);
-                Dispatched::Respond(Box::pin(async move { plain.await.into_result() }))
+                Dispatched::Respond(Box::pin(async move { plain.await.into_result().map(Some) }))
             }
         }
     }

@@ -2,13 +2,15 @@
 //!
 //! Two phases. The first runs in the connection's order and ends when every batch is with its shard, so
 //! produces of one connection to one partition are appended as they arrived. The second waits for the
-//! shards and encodes. There is one path for all acks levels; `acks=0` differs in having no answer.
+//! shards and encodes. There is one path for all acks levels; `acks=0` differs in having no answer, and in being
+//! settled when it is in the log of its shard, on its way to the disk.
 //!
 //! Source: KIP-98, KIP-467 (error messages), KIP-516 (topic ids), KIP-951 (current leader).
 
 use std::future::Future;
 use std::rc::Rc;
 
+use bytes::Bytes;
 use chronik_protocol::messages::produce_request::{
     PartitionProduceData, ProduceRequest, TopicProduceData,
 };
@@ -16,16 +18,23 @@ use chronik_protocol::messages::produce_response::{
     LeaderIdAndEpoch, PartitionProduceResponse, ProduceResponse, TopicProduceResponse,
 };
 use chronik_protocol::{ErrorCode, KafkaString, RequestFrame};
-use chronik_shards::format::record_batch::ProducedBatch;
+use chronik_shards::format::compression::Codec;
+use chronik_shards::format::record::recompress;
+use chronik_shards::format::record_batch::{BatchError, ProducedBatch};
 use chronik_shards::machine::input::{ProduceOutcome, ProducePartition};
-use chronik_shards::model::{Acks, ShardId};
+use chronik_shards::model::{Acks, ReplicaKey, ShardId};
 use chronik_shards::shard::{PendingProduce, ProduceRequestPart};
 
-use super::answer::{Answer, answer};
+use super::answer::answer;
 use super::error::Refusal;
 use super::partitions::{self, NotHere, TopicNamed};
-use super::{Handlers, error, recompress};
+use super::{Handlers, error};
 use crate::metadata_view::MetadataView;
+use crate::net;
+use crate::net::Turn;
+
+/// How many times `max.message.bytes` the records of a batch may take while they are not compressed.
+const EXPANSION_MAX: usize = 64;
 
 /// One partition of the request: refused, or with the shard at that place of its group.
 enum Fate {
@@ -37,41 +46,45 @@ enum Fate {
 struct Sent {
     correlation_id: i32,
     version: i16,
+    acks: Acks,
     topics: Vec<(TopicProduceData, Vec<Fate>)>,
     groups: Vec<PendingProduce>,
 }
 
-/// First phase. `Ok(None)`: there will be no answer.
+/// First phase. Its result is the second.
 pub async fn dispatch(
     handlers: &Rc<Handlers>,
     frame: RequestFrame,
-) -> Result<Option<impl Future<Output = Answer> + use<>>, String> {
+) -> Result<impl Future<Output = Result<Option<net::Response>, String>> + use<>, String> {
     let (correlation_id, version) = (frame.header.correlation_id, frame.version());
+    let frame_bytes = frame.body.remaining();
     let request: ProduceRequest = frame.decode().map_err(|error| error.to_string())?;
     let acks = acks(request.acks);
     let deadline = handlers.deadline(request.timeout_ms);
 
     let mut groups: Vec<(ShardId, Vec<ProducePartition>)> = Vec::new();
     let mut topics = Vec::with_capacity(request.topic_data.len());
+    let mut turn = Turn::default();
     for mut topic in request.topic_data {
         let partitions = std::mem::take(&mut topic.partition_data);
-        let fates = partitions
-            .iter()
-            .map(|data| {
-                let checked = acks
-                    .ok_or_else(|| {
-                        Refusal::new(ErrorCode::InvalidRequiredAcks, "acks is one of -1, 0 and 1")
-                    })
-                    .and_then(|_| check(&handlers.metadata.borrow(), version, &topic, data));
-                match checked {
-                    Ok(partition) => group(handlers, &mut groups, partition),
-                    Err(refusal) => Fate::Refused(refusal),
+        let mut fates = Vec::with_capacity(partitions.len());
+        for data in &partitions {
+            let checked = match acks {
+                Some(_) => check(handlers, version, &topic, data, &mut turn).await,
+                None => {
+                    Err(Refusal::new(ErrorCode::InvalidRequiredAcks, "acks is one of -1, 0 and 1"))
                 }
-            })
-            .collect();
+            };
+            fates.push(match checked {
+                Ok(partition) => group(handlers, &mut groups, partition),
+                Err(refusal) => Fate::Refused(refusal),
+            });
+        }
         topic.partition_data = partitions;
         topics.push((topic, fates));
     }
+
+    detach_from_large_frame(&mut groups, frame_bytes);
 
     let acks = acks.unwrap_or(Acks::All);
     let mut pending = Vec::with_capacity(groups.len());
@@ -79,12 +92,9 @@ pub async fn dispatch(
         let part = ProduceRequestPart { acks, deadline, partitions };
         pending.push(handlers.shard.produce(shard, part).await);
     }
-    let sent = Sent { correlation_id, version, topics, groups: pending };
-    if acks == Acks::None {
-        return sent.refusal().map_or(Ok(None), Err);
-    }
+    let sent = Sent { correlation_id, version, acks, topics, groups: pending };
     let handlers = Rc::clone(handlers);
-    Ok(Some(async move { sent.finish(&handlers).await }))
+    Ok(async move { sent.finish(&handlers).await })
 }
 
 fn acks(wire: i16) -> Option<Acks> {
@@ -93,6 +103,20 @@ fn acks(wire: i16) -> Option<Acks> {
         1 => Some(Acks::Leader),
         -1 => Some(Acks::All),
         _ => None,
+    }
+}
+
+/// A batch keeps the frame that it came in alive, for as long as it is cached. Where most of the frame is
+/// something else, what was refused for instance, the cache would hold much more than it counts: there the
+/// batches are copied.
+fn detach_from_large_frame(groups: &mut [(ShardId, Vec<ProducePartition>)], frame_bytes: usize) {
+    let batches = || groups.iter().flat_map(|(_, partitions)| partitions);
+    let accepted: usize = batches().map(|partition| partition.batch.bytes.len()).sum();
+    if accepted >= frame_bytes / 2 {
+        return;
+    }
+    for partition in groups.iter_mut().flat_map(|(_, partitions)| partitions) {
+        partition.batch.bytes = Bytes::copy_from_slice(&partition.batch.bytes);
     }
 }
 
@@ -112,47 +136,80 @@ fn group(
     Fate::Sent { group, place }
 }
 
+/// Where a batch goes, and what its topic asks of it.
+struct Destination {
+    key: ReplicaKey,
+    max_message_bytes: usize,
+    codec: Option<Codec>,
+}
+
 /// Finds the partition and checks the batch, on the connection's own shard.
-fn check(
-    view: &MetadataView,
+async fn check(
+    handlers: &Handlers,
     version: i16,
     topic: &TopicProduceData,
     data: &PartitionProduceData,
+    turn: &mut Turn,
 ) -> Result<ProducePartition, Refusal> {
-    let key =
-        partitions::led_here(view, named(topic, version), data.index).map_err(|not_here| {
-            let message = match not_here {
-                NotHere::Unknown(_) => "there is no such topic or partition",
-                NotHere::LedElsewhere(_) => "another node leads the partition",
-            };
-            Refusal::new(not_here.code(), message)
-        })?;
+    let destination = find(&handlers.metadata.borrow(), named(topic, version), data.index)?;
     let records = data.records.clone().map(chronik_protocol::Records::into_bytes);
-    let batch = ProducedBatch::check(records.unwrap_or_default())
+    let batch = checked(handlers, &destination, records.unwrap_or_default(), turn)
+        .await
         .map_err(|error| Refusal::new(error::of_batch(&error), error.to_string()))?;
+    Ok(ProducePartition { key: destination.key, batch })
+}
+
+fn find(
+    view: &MetadataView,
+    topic: TopicNamed<'_>,
+    partition: i32,
+) -> Result<Destination, Refusal> {
+    let key = partitions::led_here(view, topic, partition).map_err(|not_here| {
+        let message = match not_here {
+            NotHere::Unknown(_) => "there is no such topic or partition",
+            NotHere::LedElsewhere(_) => "another node leads the partition",
+        };
+        Refusal::new(not_here.code(), message)
+    })?;
     let settings = view.settings(key.topic_id).expect("every topic of the image has settings");
-    let batch = recompress::for_topic(batch, settings)?;
-    Ok(ProducePartition { key, batch })
+    let max_message_bytes = settings.partition.max_message_bytes;
+    Ok(Destination { key, max_message_bytes, codec: settings.compression.codec() })
+}
+
+/// The batch as it may enter the log, in the codec that the topic stores.
+async fn checked(
+    handlers: &Handlers,
+    destination: &Destination,
+    bytes: Bytes,
+    turn: &mut Turn,
+) -> Result<ProducedBatch, BatchError> {
+    let batch = ProducedBatch::check(bytes)?;
+    let limit = destination.max_message_bytes;
+    if batch.header.total_bytes > limit
+        || batch.header.is_control()
+        || batch.header.is_transactional()
+    {
+        // Its partition refuses it, whatever is inside.
+        return Ok(batch);
+    }
+    let expanded_bytes_max = limit.saturating_mul(EXPANSION_MAX);
+    let batch = handlers.record_checks.check(batch, expanded_bytes_max, turn).await?;
+    match destination.codec {
+        Some(codec) => recompress(batch, codec, expanded_bytes_max),
+        None => Ok(batch),
+    }
 }
 
 impl Sent {
-    /// Why the connection of an `acks=0` producer is closed: it has no other way to learn of it.
-    fn refusal(&self) -> Option<String> {
-        self.topics.iter().flat_map(|(_, fates)| fates).find_map(|fate| match fate {
-            Fate::Refused(refusal) => Some(format!(
-                "a produce with acks=0 was refused: {} ({})",
-                refusal.message,
-                refusal.code.name()
-            )),
-            Fate::Sent { .. } => None,
-        })
-    }
-
-    /// Second phase: waits for every shard and encodes.
-    async fn finish(self, handlers: &Handlers) -> Answer {
+    /// Second phase: waits for every shard and encodes. A producer with `acks=0` is told nothing, or that its
+    /// connection is closed.
+    async fn finish(self, handlers: &Handlers) -> Result<Option<net::Response>, String> {
         let mut outcomes: Vec<Vec<ProduceOutcome>> = Vec::with_capacity(self.groups.len());
         for group in self.groups {
             outcomes.push(group.await);
+        }
+        if self.acks == Acks::None {
+            return first_refusal(&self.topics, &outcomes).map_or(Ok(None), Err);
         }
         let responses = self
             .topics
@@ -176,8 +233,25 @@ impl Sent {
             })
             .collect();
         let response = ProduceResponse { responses, ..ProduceResponse::default() };
-        answer(self.correlation_id, self.version, &response)
+        answer(self.correlation_id, self.version, &response).into_result().map(Some)
     }
+}
+
+/// Why the connection of an `acks=0` producer is closed: it has no other way to learn of it.
+fn first_refusal(
+    topics: &[(TopicProduceData, Vec<Fate>)],
+    outcomes: &[Vec<ProduceOutcome>],
+) -> Option<String> {
+    topics.iter().flat_map(|(_, fates)| fates).find_map(|fate| {
+        let (message, code) = match fate {
+            Fate::Refused(refusal) => (refusal.message.clone(), refusal.code),
+            Fate::Sent { group, place } => match &outcomes[*group][*place].result {
+                Ok(_) => return None,
+                Err(error) => (error.to_string(), error::of_produce(error)),
+            },
+        };
+        Some(format!("a produce with acks=0 was refused: {message} ({})", code.name()))
+    })
 }
 
 fn refused(index: i32, refusal: &Refusal) -> PartitionProduceResponse {

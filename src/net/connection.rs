@@ -176,7 +176,7 @@ async fn read_requests<D: Dispatcher>(connection: &Connection, shard: &Shard<D>)
         prefix: LengthPrefix::default(),
         ended: false,
     };
-    let mut turn = Turn::new();
+    let mut turn = Turn::default();
     loop {
         let request_bytes = match read_request(&mut input, shard).await {
             Ok(bytes) => bytes,
@@ -229,7 +229,6 @@ async fn read_request<D: Dispatcher>(
     match shard.dispatcher.dispatch(frame, &connection.context).await {
         Dispatched::Ready(response) => queue.push_ready(response, memory),
         Dispatched::Respond(pending) => queue.push_pending(pending, memory),
-        Dispatched::NoResponse => {}
         Dispatched::Close(why) => return Err(CloseReason::Refused(why)),
     }
     activity.phase.set(ReadPhase::AwaitingTurn);
@@ -374,7 +373,7 @@ async fn write_responses<D: Dispatcher>(connection: &Connection, shard: &Shard<D
             return CloseReason::WriteFailed(error);
         }
         shard.stats.responses_written(batch.responses());
-        queue.written(batch.responses());
+        queue.settled(batch.settled());
         batch.clear();
         if let Some(why) = refused {
             return CloseReason::Refused(why);
@@ -393,7 +392,7 @@ fn collect(
         match queue.poll_next(cx) {
             Poll::Ready(Ok(answer)) => batch.push(answer),
             Poll::Ready(Err(why)) => return Poll::Ready(Some(why)),
-            Poll::Pending if batch.responses() == 0 => return Poll::Pending,
+            Poll::Pending if batch.settled() == 0 => return Poll::Pending,
             Poll::Pending => break,
         }
     }

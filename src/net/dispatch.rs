@@ -119,12 +119,13 @@ impl Response {
     }
 }
 
-/// The second phase of a request: ends in its response, or in the reason to close the connection.
+/// The second phase of a request: ends in its response, in `None` where the protocol has none, or in the reason
+/// to close the connection.
 ///
 /// It is polled once it is the oldest unanswered one of its connection, not before: whatever has to
 /// run beside earlier requests is started in the first phase. It is dropped, and so cancelled, when
 /// the connection ends first.
-pub type PendingResponse = Pin<Box<dyn Future<Output = Result<Response, String>>>>;
+pub type PendingResponse = Pin<Box<dyn Future<Output = Result<Option<Response>, String>>>>;
 
 /// What became of a frame in the first phase.
 pub enum Dispatched {
@@ -132,8 +133,6 @@ pub enum Dispatched {
     Ready(Response),
     /// The response follows.
     Respond(PendingResponse),
-    /// There is none, ever: Produce with acks=0.
-    NoResponse,
     /// The connection is closed once what came before is answered. Says why, for the log.
     Close(String),
 }
@@ -143,7 +142,6 @@ impl fmt::Debug for Dispatched {
         match self {
             Self::Ready(response) => f.debug_tuple("Ready").field(response).finish(),
             Self::Respond(_) => f.write_str("Respond(..)"),
-            Self::NoResponse => f.write_str("NoResponse"),
             Self::Close(why) => f.debug_tuple("Close").field(why).finish(),
         }
     }
@@ -156,7 +154,7 @@ pub trait Dispatcher: 'static {
     fn is_pipelined(&self, frame: &[u8]) -> bool;
 
     /// The first phase. Called frame by frame in order of arrival; the next frame of the connection
-    /// waits until it returns. It awaits nothing but room in a queue.
+    /// waits until it returns. It awaits nothing but room in a queue and its turn on the shard.
     fn dispatch(
         &self,
         frame: Bytes,

@@ -50,3 +50,4 @@ pub use dispatch::{
     Response,
 };
 pub use socket::{AcceptedSocket, SocketOptions};
+pub use turn::Turn;

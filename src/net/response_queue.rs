@@ -3,7 +3,8 @@
 //! Invariants
 //! - Responses come out in the order their requests went in.
 //! - Only the oldest is polled: one waker a connection, whatever is in flight.
-//! - A request counts as unanswered until its response is *written*; its memory is reserved as long.
+//! - A request counts as unanswered until its response is *written*; its memory is reserved as long. One without a
+//!   response counts until its turn has come and it is settled.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -30,9 +31,9 @@ enum SlotState {
     Pending(PendingResponse),
 }
 
-/// A response whose turn it is, with the guard of its request.
+/// A response whose turn it is, if the request has one, with the guard of its request.
 pub(super) struct Answer {
-    pub(super) response: Response,
+    pub(super) response: Option<Response>,
     pub(super) request: Reservation,
 }
 
@@ -57,7 +58,7 @@ impl ResponseQueue {
         let Some(slot) = self.slots.borrow_mut().pop_front() else { return Poll::Pending };
         let Slot { state, request } = slot;
         let response = match state {
-            SlotState::Ready(response) => response,
+            SlotState::Ready(response) => Some(response),
             SlotState::Pending(mut pending) => match pending.as_mut().poll(cx) {
                 Poll::Ready(Ok(response)) => response,
                 Poll::Ready(Err(why)) => return Poll::Ready(Err(why)),
@@ -72,8 +73,8 @@ impl ResponseQueue {
         Poll::Ready(Ok(Answer { response, request }))
     }
 
-    /// Notes that `responses` taken out before are on their way.
-    pub(super) fn written(&self, responses: usize) {
-        self.in_writing.set(self.in_writing.get() - responses);
+    /// Notes that so many taken out before are on their way, or had none.
+    pub(super) fn settled(&self, requests: usize) {
+        self.in_writing.set(self.in_writing.get() - requests);
     }
 }

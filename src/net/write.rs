@@ -23,6 +23,8 @@ pub(super) struct WriteBatch {
     next: usize,
     offset: usize,
     bytes: usize,
+    /// Requests that are settled with it, and how many of them have a response.
+    settled: usize,
     responses: usize,
     guards: Vec<Reservation>,
 }
@@ -43,23 +45,30 @@ impl Part {
 }
 
 impl WriteBatch {
-    /// Adds a response and the guards that live until the batch is written.
+    /// Adds a response, if there is one, and the guards that live until the batch is written.
     pub(super) fn push(&mut self, answer: Answer) {
         let Answer { response, request } = answer;
+        self.settled += 1;
+        self.guards.push(request);
+        let Some(response) = response else { return };
+        self.responses += 1;
         let length = response.bytes();
         let prefix = i32::try_from(length).expect("handlers bound a response far below 2 GiB");
         self.parts.push(Part::Length(prefix.to_be_bytes()));
         let chunks = response.chunks.into_iter().filter(|chunk| !chunk.is_empty());
         self.parts.extend(chunks.map(Part::Chunk));
-        self.guards.push(request);
         self.guards.extend(response.reservation);
         self.bytes += LENGTH_BYTES + length;
-        self.responses += 1;
     }
 
     /// Whether it should leave before it takes another response.
     pub(super) fn is_full(&self) -> bool {
         self.bytes >= BATCH_BYTES || self.parts.len() >= SLICES_MAX
+    }
+
+    /// Requests that are settled when it is written.
+    pub(super) fn settled(&self) -> usize {
+        self.settled
     }
 
     /// Responses in it.
@@ -97,7 +106,8 @@ impl WriteBatch {
     pub(super) fn clear(&mut self) {
         self.parts.clear();
         self.guards.clear();
-        (self.next, self.offset, self.bytes, self.responses) = (0, 0, 0, 0);
+        (self.next, self.offset, self.bytes) = (0, 0, 0);
+        (self.settled, self.responses) = (0, 0);
     }
 
     /// Hands as much to the socket as it takes now.
@@ -148,7 +158,8 @@ mod tests {
 
     fn answer(budget: &Budget, chunks: &[&'static [u8]]) -> Answer {
         let chunks = chunks.iter().map(|chunk| Bytes::from_static(chunk)).collect();
-        Answer { response: Response::new(chunks), request: budget.try_reserve(1).unwrap() }
+        let response = Some(Response::new(chunks));
+        Answer { response, request: budget.try_reserve(1).unwrap() }
     }
 
     #[test]

@@ -8,13 +8,12 @@ use chronik_shards::format::metadata_command::{
     RegisterBroker, SetTopicConfig,
 };
 use chronik_shards::format::metadata_snapshot::MetadataSnapshot;
+use chronik_shards::format::positions::{PartitionCheckpoint, ProducerBatch, ProducerCheckpoint};
 use chronik_shards::format::record_batch::StoredBatch;
 use chronik_shards::format::segment_index::{self, OffsetEntry, TimeEntry};
 use chronik_shards::format::wal::{self, BLOCK_BYTES, COMMIT_HEADER_BYTES, Scanned, Scanner};
+use chronik_shards::format::wal_entry::{Commit, WalEntry};
 use chronik_shards::format::{checkpoint, epoch_checkpoint, partition_metadata, producer_snapshot};
-use chronik_shards::machine::effect::{
-    Commit, PartitionCheckpoint, ProducerBatch, ProducerCheckpoint, WalEntry,
-};
 use chronik_shards::model::{
     LeaderEpoch, Lsn, NodeId, Offset, PartitionIndex, ProducerEpoch, ProducerId, ReplicaKey,
     ShardId, TimestampMs, TopicId, WalFileSeq,

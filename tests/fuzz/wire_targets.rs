@@ -14,6 +14,9 @@ use super::driver::{Target, outcome};
 /// What a batch may expand to in these tests.
 const EXPANDED_BYTES_MAX: usize = 1 << 20;
 
+/// What the check of records lets them expand to: far more than it may hold.
+const CHECKED_BYTES_MAX: usize = 1 << 30;
+
 const CRC_FROM: usize = 21;
 
 #[test]
@@ -89,6 +92,29 @@ fn record_batches() {
         run: run_batch,
         // Decompression works in blocks of its own, the largest of which are four megabytes (LZ4).
         held_bytes: 12 * EXPANDED_BYTES_MAX,
+        held_per_byte: 64,
+    };
+    target.fuzz();
+}
+
+/// What every produced batch goes through: memory must not follow what it expands to.
+#[test]
+fn records_checked_before_they_are_stored() {
+    let target = Target {
+        name: "record_check",
+        corpus: "record_batch",
+        seeds: batch_seeds(),
+        repair: |input| repair_batch(input),
+        run: |input| match ProducedBatch::check(input.clone()) {
+            Ok(batch) => match batch.check_records(CHECKED_BYTES_MAX) {
+                Ok(latest) => outcome(latest),
+                Err(error) => outcome(format!("{error}")),
+            },
+            Err(error) => outcome(std::mem::discriminant(&error)),
+        },
+        // A block of LZ4 and its window, the vector's old half while it grows, and what gzip keeps.
+        held_bytes: 10 << 20,
+        // A snappy block expands up to 22 times.
         held_per_byte: 64,
     };
     target.fuzz();
@@ -188,9 +214,20 @@ fn run_produced(batch: ProducedBatch) -> u64 {
             assert_eq!(record.headers.iter().count(), record.headers.len());
         }
     }
-    for codec in [Codec::None, Codec::Zstd] {
-        if let Ok(other) = record::recompress(batch.clone(), codec, EXPANDED_BYTES_MAX) {
-            ProducedBatch::check(other.bytes).expect("a recompressed batch is well formed");
+    if let (Ok(latest), Ok(payload)) = (&checked, batch.decompressed(EXPANDED_BYTES_MAX)) {
+        let times: Vec<_> = Records::new(&batch.header, &payload)
+            .map(|record| batch.header.timestamp_of(&record.expect("checked")))
+            .collect();
+        assert_eq!(times.len(), batch.header.record_count as usize, "as many as were counted");
+        assert_eq!(times.iter().max(), Some(latest));
+    }
+    // Only what was checked is brought to another codec.
+    let codecs = if checked.is_ok() { &[Codec::None, Codec::Zstd][..] } else { &[] };
+    for codec in codecs {
+        if let Ok(other) = record::recompress(batch.clone(), *codec, EXPANDED_BYTES_MAX) {
+            let other =
+                ProducedBatch::check(other.bytes).expect("a recompressed batch is well formed");
+            assert_eq!(other.check_records(EXPANDED_BYTES_MAX), checked, "the same records");
         }
     }
     let stamped = batch.clone().with_log_append_time(TimestampMs(5));
@@ -198,7 +235,7 @@ fn run_produced(batch: ProducedBatch) -> u64 {
     let placed = StoredBatch::place(batch, Offset(1000), LeaderEpoch(3));
     StoredBatch::from_log(placed.to_log()).expect("a placed batch is a log's");
     match checked {
-        Ok(()) => 1,
+        Ok(_) => 1,
         Err(error) => outcome(format!("{error}")),
     }
 }

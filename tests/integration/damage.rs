@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 use chronik_protocol::ErrorCode;
 use chronik_shards::format::wal::{COMMIT_HEADER_BYTES, Scanned, Scanner, parse_file_name};
-use chronik_shards::machine::effect::WalEntry;
+use chronik_shards::format::wal_entry::WalEntry;
 use chronik_shards::model::ShardId;
 
 use crate::support::batch::{Batch, Record};

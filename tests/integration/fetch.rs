@@ -219,6 +219,17 @@ fn parked_fetch_waits_for_min_bytes() {
 }
 
 #[test]
+fn fetch_of_no_partition_is_answered_at_once() {
+    let server = Server::start();
+    let bounds = FetchBounds { max_wait_ms: TOO_LONG_MS, min_bytes: 1, ..FetchBounds::default() };
+    let mut request = fetch_request("", 0, 0, bounds);
+    request.topics.clear();
+    let response = server.client().call(FETCH_BY_NAME, &request);
+    expect_error(response.error_code, ErrorCode::None, "no partition");
+    assert!(response.responses.is_empty());
+}
+
+#[test]
 fn fetch_with_nothing_to_read_is_answered_after_max_wait_and_not_before() {
     let server = Server::start();
     let mut client = server.client();

@@ -18,6 +18,8 @@ mod log_bounds;
 mod offsets;
 mod order;
 mod produce;
+mod records;
+mod repeats;
 mod restart;
 mod start;
 mod topics;

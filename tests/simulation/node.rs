@@ -7,8 +7,9 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 use chronik_shards::format::record_batch::{Batches, StoredBatch};
 use chronik_shards::format::wal;
+use chronik_shards::format::wal_entry::Commit;
 use chronik_shards::machine::effect::{
-    Commit, Effect, NoSpace, SegmentMeta, StoreJob, StoreReply, WalStart,
+    Effect, NoSpace, SegmentMeta, StoreJob, StoreReply, WalStart,
 };
 use chronik_shards::machine::input::{
     FetchData, FetchError, FetchInput, FetchPartition, PartitionConfig, PartitionSpec,

@@ -106,9 +106,18 @@ struct Producer {
 }
 
 enum Awaited {
-    Batch { producer: usize, key: ReplicaKey, id: BatchId, repeats: Option<Offset> },
+    Batch {
+        producer: usize,
+        key: ReplicaKey,
+        id: BatchId,
+        repeats: Option<Offset>,
+    },
+    /// Of a batch with acks=0, which promises nothing.
+    Acceptance,
     Wait,
-    Deletion { key: ReplicaKey },
+    Deletion {
+        key: ReplicaKey,
+    },
 }
 
 struct World {
@@ -292,11 +301,15 @@ impl World {
             self.trace(|| format!("shard {shard}: {effect:?}"));
             match effect {
                 Effect::ProduceDone { token, outcomes } => {
-                    let awaited = self.awaited.remove(&(shard, token));
-                    let Some(Awaited::Batch { producer, key, id, repeats }) = awaited else {
-                        return Err(format!("{token:?} is answered and was not asked"));
-                    };
-                    self.answered(producer, key, id, repeats, &outcomes)?;
+                    match self.awaited.remove(&(shard, token)) {
+                        Some(Awaited::Batch { producer, key, id, repeats }) => {
+                            self.answered(producer, key, id, repeats, &outcomes)?;
+                        }
+                        Some(Awaited::Acceptance) => {}
+                        Some(Awaited::Wait | Awaited::Deletion { .. }) | None => {
+                            return Err(format!("{token:?} is answered and was not asked"));
+                        }
+                    }
                 }
                 Effect::FetchReady { token } => {
                     if self.awaited.remove(&(shard, token)).is_none() {

@@ -14,6 +14,7 @@
 //! Absent on purpose: dictionaries, and LZ4 frames with the header checksum of message format 0.
 
 mod lz4_frame;
+mod pieces;
 #[cfg(test)]
 mod tests;
 mod xerial;
@@ -23,7 +24,9 @@ use std::io::{Read, Write};
 
 use flate2::bufread::MultiGzDecoder;
 use flate2::write::GzEncoder;
-use zstd::zstd_safe;
+use zstd::zstd_safe::{self, DCtx};
+
+pub use pieces::Pieces;
 
 /// How the records of a batch are compressed: bits 0–2 of its attributes.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
@@ -193,7 +196,7 @@ fn gunzip(input: &[u8], limit: usize) -> Result<Vec<u8>, CompressionError> {
     MultiGzDecoder::new(input)
         .take((limit as u64).saturating_add(1))
         .read_to_end(&mut output)
-        .map_err(|_| damaged(Codec::Gzip, "does not inflate"))?;
+        .map_err(|_| not_inflating())?;
     if output.len() > limit {
         return Err(CompressionError::TooLarge { codec: Codec::Gzip, limit });
     }
@@ -206,18 +209,15 @@ const ZSTD_FIRST_RATIO: usize = 32;
 /// In one piece, so that no window is allocated: a frame of a few bytes may claim 128 MiB of it.
 fn unzstd(input: &[u8], limit: usize) -> Result<Vec<u8>, CompressionError> {
     let too_large = CompressionError::TooLarge { codec: Codec::Zstd, limit };
-    let claimed = match zstd_safe::get_frame_content_size(input) {
-        Ok(Some(size)) => usize::try_from(size).unwrap_or(usize::MAX),
-        Ok(None) => usize::MAX,
-        Err(_) => return Err(damaged(Codec::Zstd, "no frame")),
-    };
-    if claimed != usize::MAX && claimed > limit {
+    let claimed = zstd_content_bytes(input)?;
+    if claimed.is_some_and(|bytes| bytes > limit as u64) {
         return Err(too_large);
     }
-    let Some(mut context) = zstd_safe::DCtx::try_create() else {
-        return Err(damaged(Codec::Zstd, "no memory to read it"));
-    };
-    let mut room = claimed.min(input.len().saturating_mul(ZSTD_FIRST_RATIO)).min(limit);
+    let mut context = zstd_context()?;
+    let mut room = input.len().saturating_mul(ZSTD_FIRST_RATIO).min(limit);
+    if let Some(bytes) = claimed {
+        room = room.min(usize::try_from(bytes).expect("within the limit"));
+    }
     loop {
         // Vectors may get more than they ask for; the limit is checked on what was written.
         let mut output = Vec::with_capacity(room);
@@ -233,9 +233,22 @@ fn unzstd(input: &[u8], limit: usize) -> Result<Vec<u8>, CompressionError> {
     }
 }
 
+/// What the first frame says that it holds, if it says so.
+fn zstd_content_bytes(input: &[u8]) -> Result<Option<u64>, CompressionError> {
+    zstd_safe::get_frame_content_size(input).map_err(|_| damaged(Codec::Zstd, "no frame"))
+}
+
+fn zstd_context() -> Result<DCtx<'static>, CompressionError> {
+    DCtx::try_create().ok_or(damaged(Codec::Zstd, "no memory to read it"))
+}
+
 /// zstd returns an error as its negated number.
 const fn zstd_output_too_small() -> zstd_safe::ErrorCode {
     (zstd_safe::zstd_sys::ZSTD_ErrorCode::ZSTD_error_dstSize_tooSmall as usize).wrapping_neg()
+}
+
+const fn not_inflating() -> CompressionError {
+    damaged(Codec::Gzip, "does not inflate")
 }
 
 const fn damaged(codec: Codec, fault: &'static str) -> CompressionError {

@@ -15,6 +15,7 @@ pub mod positions;
 pub mod producer_snapshot;
 pub mod record;
 pub mod record_batch;
+pub mod record_check;
 #[cfg(any(test, feature = "simulation"))]
 pub mod sample_batch;
 pub mod segment_index;

@@ -30,9 +30,10 @@ pub const SEARCHED_BYTES_MAX: usize = 64 << 20;
 /// | varint | value length, −1: no value |
 /// | … | value |
 /// | varint | number of headers |
-/// | … | each header: key length, key (UTF-8), value length or −1, value |
+/// | … | each header: key length, key (by convention UTF-8), value length or −1, value |
 ///
-/// Varints are zigzag-encoded, 64 bits wide for the timestamp delta and 32 for the rest. Source:
+/// Varints are zigzag-encoded, 64 bits wide and of at most ten bytes for the timestamp delta, 32 bits wide and
+/// of at most five for the rest. Source:
 /// KIP-82, KIP-98.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Record<'a> {
@@ -69,7 +70,7 @@ impl<'a> Headers<'a> {
     }
 
     /// Key and value of each, in order.
-    pub fn iter(&self) -> impl Iterator<Item = (&'a str, Option<&'a [u8]>)> + use<'a> {
+    pub fn iter(&self) -> impl Iterator<Item = (&'a [u8], Option<&'a [u8]>)> + use<'a> {
         let mut rest = Reader(self.encoded);
         (0..self.count).map(move |_| rest.header().expect("walked when the record was read"))
     }
@@ -90,9 +91,6 @@ pub enum RecordFault {
     /// Its fields take fewer bytes than it claims.
     #[error("is shorter than it claims")]
     Padding,
-    /// A header's key is not UTF-8.
-    #[error("has a header whose key is not UTF-8")]
-    HeaderKey,
     /// Its offset delta is not its place in the batch.
     #[error("has the wrong offset delta")]
     OffsetDelta,
@@ -196,15 +194,6 @@ impl ProducedBatch {
     pub fn decompressed(&self, limit_bytes: usize) -> Result<Cow<'_, [u8]>, BatchError> {
         self.header.decompress(self.payload(), limit_bytes)
     }
-
-    /// Looks at every record: whether each is well formed and is where the header says, without
-    /// holes. Costs a decompression and a walk.
-    ///
-    /// # Errors
-    /// [`BatchError::Compression`], [`BatchError::Record`].
-    pub fn check_records(&self, limit_bytes: usize) -> Result<(), BatchError> {
-        check_records(&self.header, &self.decompressed(limit_bytes)?)
-    }
 }
 
 impl StoredBatch {
@@ -217,23 +206,14 @@ impl StoredBatch {
     }
 }
 
-fn check_records(header: &BatchHeader, payload: &[u8]) -> Result<(), BatchError> {
-    for (index, record) in (0..).zip(Records::new(header, payload)) {
-        if record?.offset_delta != index {
-            return Err(BatchError::Record { index, fault: RecordFault::OffsetDelta });
-        }
-    }
-    Ok(())
-}
-
-/// The same records under another compression, checked as
-/// [`check_records`](ProducedBatch::check_records) does. A batch of that codec already, whatever its
-/// level, is returned as it came and unchecked: there is no reason to look inside.
+/// The same records under another compression. For batches whose records were checked, see
+/// [`check_records`](ProducedBatch::check_records): they are not looked at here. A batch of that codec already,
+/// whatever its level, is returned as it came.
 ///
 /// `limit_bytes` bounds what the records may take without compression.
 ///
 /// # Errors
-/// [`BatchError::Compression`], [`BatchError::Record`], [`BatchError::Length`].
+/// [`BatchError::Compression`], [`BatchError::Length`].
 pub fn recompress(
     batch: ProducedBatch,
     compression: impl Into<Compression>,
@@ -244,7 +224,6 @@ pub fn recompress(
         return Ok(batch);
     }
     let payload = batch.decompressed(limit_bytes)?;
-    check_records(&batch.header, &payload)?;
     seal(
         batch.header.with_codec(compression.codec()),
         &compression::compress(compression, &payload),
@@ -301,10 +280,12 @@ const fn offset_of(batch: &StoredBatch, record: &Record<'_>) -> Offset {
 
 /// What is left of a payload or of a record.
 #[derive(Clone, Debug)]
-struct Reader<'a>(&'a [u8]);
+pub(super) struct Reader<'a>(pub(super) &'a [u8]);
 
 impl<'a> Reader<'a> {
-    fn record(&mut self) -> Result<Record<'a>, RecordFault> {
+    /// The next record, to its last byte.
+    #[inline]
+    pub(super) fn record(&mut self) -> Result<Record<'a>, RecordFault> {
         let length = usize::try_from(self.int()?).map_err(|_| RecordFault::Length)?;
         let mut body = Reader(self.take(length)?);
         body.take(1)?;
@@ -325,12 +306,13 @@ impl<'a> Reader<'a> {
         Ok(Record { timestamp_delta, offset_delta, key, value, headers })
     }
 
-    fn header(&mut self) -> Result<(&'a str, Option<&'a [u8]>), RecordFault> {
+    #[inline(always)]
+    fn header(&mut self) -> Result<(&'a [u8], Option<&'a [u8]>), RecordFault> {
         let key = self.nullable()?.ok_or(RecordFault::Length)?;
-        let key = std::str::from_utf8(key).map_err(|_| RecordFault::HeaderKey)?;
         Ok((key, self.nullable()?))
     }
 
+    #[inline(always)]
     fn nullable(&mut self) -> Result<Option<&'a [u8]>, RecordFault> {
         match self.int()? {
             -1 => Ok(None),
@@ -341,19 +323,47 @@ impl<'a> Reader<'a> {
         }
     }
 
+    #[inline(always)]
     fn take(&mut self, length: usize) -> Result<&'a [u8], RecordFault> {
         let (taken, rest) = self.0.split_at_checked(length).ok_or(RecordFault::Truncated)?;
         self.0 = rest;
         Ok(taken)
     }
 
+    #[inline(always)]
     fn int(&mut self) -> Result<i32, RecordFault> {
-        i32::try_from(self.long()?).map_err(|_| RecordFault::Number)
+        match self.short_bits() {
+            Some(bits) => Ok((bits >> 1) as i32 ^ -((bits & 1) as i32)),
+            None => i32::try_from(zigzag(self.bits(5)?)).map_err(|_| RecordFault::Number),
+        }
     }
 
+    #[inline(always)]
     fn long(&mut self) -> Result<i64, RecordFault> {
+        match self.short_bits() {
+            Some(bits) => Ok(zigzag(bits.into())),
+            None => self.bits(10).map(zigzag),
+        }
+    }
+
+    /// A number of at most three bytes, as nearly all are; `None` leaves it to [`Self::bits`].
+    #[inline(always)]
+    fn short_bits(&mut self) -> Option<u32> {
+        let low = |byte: u8| u32::from(byte & 0x7f);
+        let (bits, rest) = match *self.0 {
+            [a @ ..0x80, ref rest @ ..] => (u32::from(a), rest),
+            [a, b @ ..0x80, ref rest @ ..] => (low(a) | low(b) << 7, rest),
+            [a, b, c @ ..0x80, ref rest @ ..] => (low(a) | low(b) << 7 | low(c) << 14, rest),
+            _ => return None,
+        };
+        self.0 = rest;
+        Some(bits)
+    }
+
+    #[cold]
+    fn bits(&mut self, bytes_max: usize) -> Result<u64, RecordFault> {
         let mut bits = 0u64;
-        for (place, byte) in self.0.iter().take(10).enumerate() {
+        for (place, byte) in self.0.iter().take(bytes_max).enumerate() {
             // The tenth byte has room for one bit.
             if place == 9 && *byte > 1 {
                 return Err(RecordFault::Number);
@@ -361,11 +371,15 @@ impl<'a> Reader<'a> {
             bits |= u64::from(byte & 0x7f) << (7 * place);
             if byte & 0x80 == 0 {
                 self.0 = &self.0[place + 1..];
-                return Ok((bits >> 1) as i64 ^ -((bits & 1) as i64));
+                return Ok(bits);
             }
         }
-        Err(if self.0.len() < 10 { RecordFault::Truncated } else { RecordFault::Number })
+        Err(if self.0.len() < bytes_max { RecordFault::Truncated } else { RecordFault::Number })
     }
+}
+
+const fn zigzag(bits: u64) -> i64 {
+    (bits >> 1) as i64 ^ -((bits & 1) as i64)
 }
 
 #[cfg(test)]

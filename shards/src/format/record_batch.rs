@@ -135,8 +135,8 @@ pub enum BatchError {
         /// The header's base sequence.
         base_sequence: i32,
     },
-    /// The records cannot be decompressed. CORRUPT_MESSAGE; MESSAGE_TOO_LARGE for
-    /// [`CompressionError::TooLarge`].
+    /// The records cannot be decompressed. INVALID_RECORD, because their CRC is right and they would be no
+    /// better another time; MESSAGE_TOO_LARGE for [`CompressionError::TooLarge`].
     #[error(transparent)]
     Compression(#[from] CompressionError),
     /// A record is not well formed or not in its place. INVALID_RECORD.
@@ -446,6 +446,17 @@ impl ProducedBatch {
         let mut header = self.header;
         header.attributes |= LOG_APPEND_TIME_BIT;
         header.max_timestamp = now;
+        seal(header, self.payload()).expect("as long as before")
+    }
+
+    /// The same batch with `latest` as the largest timestamp of its records, whatever its producer wrote.
+    /// Copies it if that is another.
+    #[must_use]
+    pub fn with_max_timestamp(self, latest: TimestampMs) -> Self {
+        if self.header.max_timestamp == latest {
+            return self;
+        }
+        let header = BatchHeader { max_timestamp: latest, ..self.header };
         seal(header, self.payload()).expect("as long as before")
     }
 }

@@ -2,6 +2,8 @@
 
 use bytes::Bytes;
 
+use super::batch_builder::BatchBuilder;
+use super::compression::Codec;
 use super::record_batch::{ProducedBatch, StoredBatch};
 use crate::model::{LeaderEpoch, Offset, ProducerEpoch, ProducerId, TimestampMs};
 
@@ -43,34 +45,15 @@ impl SampleBatch<'_> {
     /// When there are no records, or more bytes than a batch may have.
     #[must_use]
     pub fn encode(&self) -> Bytes {
-        assert!(self.records > 0, "a batch has records");
-        let mut out = vec![0; 8 + 4];
-        out.extend((-1i32).to_be_bytes());
-        out.push(2);
-        out.extend([0; 4]);
-        out.extend(0i16.to_be_bytes());
-        out.extend((self.records - 1).to_be_bytes());
-        out.extend(self.timestamp.0.to_be_bytes());
-        out.extend(self.timestamp.0.to_be_bytes());
-        out.extend(self.producer_id.0.to_be_bytes());
-        out.extend(self.producer_epoch.0.to_be_bytes());
-        out.extend(self.base_sequence.to_be_bytes());
-        out.extend(self.records.to_be_bytes());
-        for delta in 0..self.records {
-            let mut record = vec![0, 0];
-            put_varint(&mut record, delta);
-            put_varint(&mut record, -1);
-            put_varint(&mut record, self.value.len() as i32);
-            record.extend(self.value);
-            record.push(0);
-            put_varint(&mut out, record.len() as i32);
-            out.extend(record);
+        let mut builder = BatchBuilder::new(Codec::None).idempotent(
+            self.producer_id,
+            self.producer_epoch,
+            self.base_sequence,
+        );
+        for _ in 0..self.records {
+            builder.push(self.timestamp, None, Some(self.value), &[]);
         }
-        let length = i32::try_from(out.len() - 12).expect("a sample batch is small");
-        out[8..12].copy_from_slice(&length.to_be_bytes());
-        let crc = crc32c::crc32c(&out[21..]);
-        out[17..21].copy_from_slice(&crc.to_be_bytes());
-        out.into()
+        builder.build().bytes
     }
 
     /// The batch, checked.
@@ -84,13 +67,4 @@ impl SampleBatch<'_> {
     pub fn at(&self, base_offset: i64, leader_epoch: i32) -> StoredBatch {
         StoredBatch::place(self.produced(), Offset(base_offset), LeaderEpoch(leader_epoch))
     }
-}
-
-fn put_varint(out: &mut Vec<u8>, value: i32) {
-    let mut zigzag = ((value << 1) ^ (value >> 31)) as u32;
-    while zigzag >= 0x80 {
-        out.push(zigzag as u8 | 0x80);
-        zigzag >>= 7;
-    }
-    out.push(zigzag as u8);
 }

@@ -29,7 +29,7 @@ use super::local::Signal;
 use super::process::stop_process;
 use super::wal_files::Wanted;
 use crate::format::wal::{encode, encoded_bytes, file_name};
-use crate::machine::effect::Commit;
+use crate::format::wal_entry::Commit;
 use crate::model::{Lsn, ShardId, WalFileSeq};
 
 /// Where commits come from and where their ends are reported.
@@ -218,9 +218,9 @@ mod tests {
 
     use super::*;
     use crate::format::wal::{BLOCK_BYTES, Scanned, Scanner, decode_entries};
+    use crate::format::wal_entry::WalEntry;
     use crate::io::runtime::TaskQueues;
     use crate::io::wal_files::prepare;
-    use crate::machine::effect::WalEntry;
     use crate::model::{Offset, ReplicaKey};
 
     const FILE_BYTES: u64 = 64 * BLOCK_BYTES;

@@ -45,7 +45,7 @@ impl AckWaiters {
     /// Parks a waiter. A duplicate may wait for less than those who came before it.
     pub fn push(&mut self, acks: Acks, waiter: AckWaiter) {
         let queue = match acks {
-            Acks::None => return,
+            Acks::None => unreachable!("acks=0 is answered when it is appended"),
             Acks::Leader => &mut self.leader,
             Acks::All => &mut self.all,
         };

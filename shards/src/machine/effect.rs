@@ -3,9 +3,8 @@
 use std::sync::Arc;
 
 use super::input::{PartitionConfig, ProduceOutcome, Token};
-pub use crate::format::positions::{PartitionCheckpoint, ProducerBatch, ProducerCheckpoint};
+use crate::format::positions::PartitionCheckpoint;
 use crate::format::record_batch::StoredBatch;
-pub use crate::format::wal_entry::{Commit, WalEntry};
 use crate::model::{Lsn, Offset, ReplicaKey, TimestampMs, WalFileSeq};
 
 /// One thing to do.

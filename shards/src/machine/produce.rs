@@ -8,13 +8,14 @@
 use std::collections::VecDeque;
 
 use super::acks::AckWaiter;
-use super::effect::{Effect, WalEntry};
+use super::effect::Effect;
 use super::input::{Appended, ProduceError, ProduceInput, ProduceOutcome, ProducePartition};
 use super::partition::leader::Accepted;
 use super::partitions::Slot;
 use super::shard::{Life, ShardMachine};
 use super::wal::Note;
 use crate::format::wal::ENTRY_HEADER_BYTES;
+use crate::format::wal_entry::WalEntry;
 use crate::model::{Acks, MonotonicMicros, Now, Offset};
 
 /// Bytes of a WAL batch entry beyond the batch, at most.
@@ -74,7 +75,8 @@ impl Parked {
 }
 
 impl ShardMachine {
-    /// Takes a produce. Answered by [`Effect::ProduceDone`], unless it is `acks=0`.
+    /// Takes a produce. Answered by [`Effect::ProduceDone`]: with `acks=0` when it is in the log, on its way to the
+    /// disk, so that whoever brings more than the log takes can be held up.
     pub fn produce(&mut self, now: Now, input: ProduceInput, out: &mut Vec<Effect>) {
         if self.life != Life::Running {
             self.refuse(now, &input, &ProduceError::Stopping, out);
@@ -133,9 +135,6 @@ impl ShardMachine {
                 partition.producers.refused(&batch.header, now.wall);
             }
         }
-        if input.acks == Acks::None {
-            return;
-        }
         let outcome = |partition: &ProducePartition| ProduceOutcome {
             key: partition.key,
             result: Err(error.clone()),
@@ -151,16 +150,16 @@ impl ShardMachine {
 
     fn append_request(&mut self, now: Now, input: ProduceInput, out: &mut Vec<Effect>) {
         let ProduceInput { token, acks, deadline, partitions } = input;
-        let request = (acks != Acks::None).then(|| {
-            self.requests.begin(token, deadline, partitions.iter().map(|partition| partition.key))
-        });
+        let keys = partitions.iter().map(|partition| partition.key);
+        let request = self.requests.begin(token, deadline, keys);
         let mut counted_early = Vec::new();
         for (index, partition) in partitions.into_iter().enumerate() {
             let index = index as u32;
-            match (self.append_batch(now, acks, partition), request) {
-                (Ok(waiting), Some(request)) => {
-                    let Waiting { slot, end_offset, appended, counts_early } = waiting;
-                    if let Some(partition) = self.partitions.get_mut(slot) {
+            match self.append_batch(now, acks, partition) {
+                Ok(Waiting { slot, end_offset, appended, counts_early }) => {
+                    if acks == Acks::None {
+                        self.requests.decide(request, index, Ok(appended), out);
+                    } else if let Some(partition) = self.partitions.get_mut(slot) {
                         let waiter = AckWaiter { end_offset, request, index, appended };
                         partition.ack_waiters.push(acks, waiter);
                     }
@@ -168,16 +167,10 @@ impl ShardMachine {
                         counted_early.push(slot);
                     }
                 }
-                (Ok(waiting), None) if waiting.counts_early => counted_early.push(waiting.slot),
-                (Ok(_), None) | (Err(_), None) => {}
-                (Err(error), Some(request)) => {
-                    self.requests.decide(request, index, Err(error), out);
-                }
+                Err(error) => self.requests.decide(request, index, Err(error), out),
             }
         }
-        if let Some(request) = request {
-            self.requests.finish_if_empty(request, out);
-        }
+        self.requests.finish_if_empty(request, out);
         for slot in counted_early {
             self.advance(slot, out);
         }

@@ -5,9 +5,7 @@
 //! produces, a round, a commit, the end of a stop. It costs nothing when nothing did.
 
 use super::acks::Requests;
-use super::effect::{
-    Commit, Effect, LogView, NoSpace, RecoveredPartition, StoreJob, StoreReply, WalEntry, WalStart,
-};
+use super::effect::{Effect, LogView, NoSpace, RecoveredPartition, StoreJob, StoreReply, WalStart};
 use super::fetch_waits::FetchWaits;
 use super::input::{FetchError, PartitionConfig, PartitionSpec, ProduceError, Token};
 use super::partition::Partition;
@@ -17,6 +15,7 @@ use super::partitions::{Partitions, Slot};
 use super::produce::Parked;
 use super::rounds::{RoundLimits, Rounds};
 use super::wal::{Note, WalLimits, WalQueue};
+use crate::format::wal_entry::{Commit, WalEntry};
 use crate::model::{Lsn, MonotonicMicros, Now, Offset, ReplicaKey, ShardId, WalFileSeq};
 
 /// Bounds of a shard. Source: the tuning profile.
@@ -59,7 +58,7 @@ impl Default for ShardLimits {
             round_age_ms: 5000,
             tail_cache_bytes: 256 << 20,
             tail_cache_idle_ms: 30_000,
-            parked_produces_max: 4096,
+            parked_produces_max: 65_536,
             fetch_waits_max: 65_536,
             seal_after_ms: 20,
             retention_interval_ms: 5 * 60 * 1000,

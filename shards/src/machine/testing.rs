@@ -5,8 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use bytes::Bytes;
 
 use super::effect::{
-    CheckpointJob, Commit, Effect, LogView, NoSpace, SegmentMeta, StoreJob, StoreReply, WalEntry,
-    WalStart,
+    CheckpointJob, Effect, LogView, NoSpace, SegmentMeta, StoreJob, StoreReply, WalStart,
 };
 use super::input::{
     FetchData, FetchError, FetchInput, FetchPartition, FetchSlice, FetchWait, PartitionConfig,
@@ -15,6 +14,7 @@ use super::input::{
 use super::shard::{ShardLimits, ShardMachine};
 use crate::format::record_batch::{BatchHeader, ProducedBatch};
 use crate::format::wal::encoded_bytes;
+use crate::format::wal_entry::{Commit, WalEntry};
 use crate::model::{
     Acks, LeaderEpoch, Lsn, MonotonicMicros, Now, Offset, PartitionIndex, ProducerEpoch,
     ProducerId, ReplicaKey, ShardId, TimestampMs, TopicId, WalFileSeq,

@@ -26,6 +26,7 @@ pub use topic_keys::{Synonym, TopicKey, topic_keys};
 pub use value::{ConfigType, Rule};
 
 use super::input::PartitionConfig;
+use crate::format::compression::Codec;
 
 /// A setting that is refused.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -199,6 +200,21 @@ pub enum CompressionType {
     Lz4,
     /// Zstandard.
     Zstd,
+}
+
+impl CompressionType {
+    /// What batches of other codecs are brought to; `None` leaves it to the producer.
+    #[must_use]
+    pub const fn codec(self) -> Option<Codec> {
+        match self {
+            Self::Producer => None,
+            Self::Uncompressed => Some(Codec::None),
+            Self::Gzip => Some(Codec::Gzip),
+            Self::Snappy => Some(Codec::Snappy),
+            Self::Lz4 => Some(Codec::Lz4),
+            Self::Zstd => Some(Codec::Zstd),
+        }
+    }
 }
 
 /// A topic's configuration, resolved.

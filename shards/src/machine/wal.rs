@@ -12,11 +12,12 @@
 
 use std::collections::VecDeque;
 
-use super::effect::{Commit, Effect, NoSpace, WalEntry, WalStart};
+use super::effect::{Effect, NoSpace, WalStart};
 use super::input::Token;
 use super::partitions::Slot;
 use super::queue::pop_front_if;
 use crate::format::wal::{BLOCK_BYTES, COMMIT_HEADER_BYTES, entry_bytes};
+use crate::format::wal_entry::{Commit, WalEntry};
 use crate::model::{Lsn, MonotonicMicros, Offset, ReplicaKey, WalFileSeq};
 
 /// How long to wait before a file is asked for again that did not fit the disk.

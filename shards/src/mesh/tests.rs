@@ -101,7 +101,7 @@ fn dropped_call_is_cancelled_behind_its_request_and_still_answered() {
     assert!(poll_once(pin!(a.call(B, 2))).is_pending(), "the permit is held until the answer");
     b.reply(caller, 0);
     incoming(&a, B);
-    now(a.call(B, 2)).detach();
+    let _call = now(a.call(B, 2));
     assert!(matches!(incoming(&b, A)[..], [Incoming::Request(_, 2)]));
 }
 
@@ -133,19 +133,21 @@ fn cancellations_never_overflow_the_lane() {
 #[test]
 fn inbox_is_emptied_between_choosing_the_requests_and_handling_them() {
     let (a, b) = pair(4);
-    now(a.call(B, 1)).detach();
+    let _call = now(a.call(B, 1));
     let log = RefCell::new(Vec::new());
+    let mut next = None;
     b.drain(
         A,
         || {
             // A request sent now belongs to the next round: its event may not be here yet.
-            now(a.call(B, 2)).detach();
+            next = Some(now(a.call(B, 2)));
             log.borrow_mut().push("inbox");
         },
         |_| log.borrow_mut().push("request"),
     );
     assert_eq!(*log.borrow(), ["inbox", "request"]);
     assert_eq!(incoming(&b, A).len(), 1);
+    drop(next);
 }
 
 /// Answers every request with its number until `total` were heard and as many answers were taken.

@@ -31,13 +31,6 @@ impl Answer {
         Self(Inner::Peer(call))
     }
 
-    /// Lets the request take its course.
-    pub(super) fn detach(self) {
-        if let Inner::Peer(call) = &self.0 {
-            call.leave_be();
-        }
-    }
-
     pub(super) async fn reply(mut self) -> Reply {
         std::future::poll_fn(|context| self.poll_reply(context)).await
     }

@@ -5,7 +5,7 @@
 //! messages and raise signals.
 
 use std::cell::{Cell, RefCell};
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::future::Future;
 use std::hash::BuildHasherDefault;
 use std::path::{Path, PathBuf};
@@ -13,18 +13,19 @@ use std::rc::Rc;
 use std::task::Poll;
 use std::time::{Instant, SystemTime};
 
-use super::request::{ProduceRequestPart, Reply, Request, ShardReport, Socket};
+use super::request::{ProduceRequestPart, Reply, Request, ShardReport};
+use crate::format::wal_entry::Commit;
 use crate::io::local::{Latch, Signal, Slot};
 use crate::io::log_reader::LogReader;
 use crate::io::process;
 use crate::io::store_thread::StoreQueue;
 use crate::io::wal_files::{WalFilePreparer, Wanted};
 use crate::io::wal_writer::{CommitSource, WalWriter};
-use crate::machine::effect::{Commit, Effect, RecoveredPartition};
+use crate::machine::effect::{Effect, RecoveredPartition};
 use crate::machine::input::{FetchError, FetchWait, PartitionSpec, ProduceInput, Token};
 use crate::machine::shard::ShardMachine;
 use crate::mesh::{Caller, Incoming, MeshPort};
-use crate::model::{Acks, Lsn, MonotonicMicros, Now, ReplicaKey, ShardId, TimestampMs};
+use crate::model::{Lsn, MonotonicMicros, Now, ReplicaKey, ShardId, TimestampMs};
 use crate::store::paths::partition_dir;
 
 /// How often a shard turns at least while somebody waits.
@@ -98,8 +99,6 @@ pub(super) struct Core {
     recovered: RefCell<Map<ReplicaKey, RecoveredPartition>>,
     directories: RefCell<Map<ReplicaKey, Rc<Path>>>,
     data_dir: PathBuf,
-    sockets: RefCell<VecDeque<(Socket, Origin)>>,
-    socket_came: Signal,
     report: Cell<ShardReport>,
 }
 
@@ -143,8 +142,6 @@ impl Core {
             recovered: RefCell::new(recovered),
             directories: RefCell::default(),
             data_dir: parts.data_dir,
-            sockets: RefCell::default(),
-            socket_came: Signal::default(),
             report: Cell::new(ShardReport { shard: parts.id, ..Default::default() }),
         })
     }
@@ -285,10 +282,6 @@ impl Core {
                     self.look(|machine| keys.iter().map(|key| machine.info(*key)).collect());
                 self.answer(origin, Reply::Infos(infos));
             }
-            Request::Socket(socket) => {
-                self.sockets.borrow_mut().push_back((socket, origin));
-                self.socket_came.raise();
-            }
             Request::Report => {
                 let report = self.report();
                 self.answer(origin, Reply::Report(Box::new(report)));
@@ -301,13 +294,8 @@ impl Core {
         let ProduceRequestPart { acks, deadline, partitions } = part;
         let token = self.token();
         let input = ProduceInput { token, acks, deadline, partitions };
-        if acks == Acks::None {
-            self.drive(|machine, now, out| machine.produce(now, input, out));
-            self.answer(origin, Reply::Produced(Vec::new()));
-        } else {
-            self.park(token, Parked::Produce(origin));
-            self.drive(|machine, now, out| machine.produce(now, input, out));
-        }
+        self.park(token, Parked::Produce(origin));
+        self.drive(|machine, now, out| machine.produce(now, input, out));
     }
 
     fn token(&self) -> Token {
@@ -317,18 +305,6 @@ impl Core {
     fn park(&self, token: Token, parked: Parked) {
         self.parked.borrow_mut().insert(token, parked);
         self.begin_wait();
-    }
-
-    /// Takes the next socket that was handed over; its sender's place becomes free.
-    pub(super) async fn next_socket(&self) -> Socket {
-        loop {
-            let next = self.sockets.borrow_mut().pop_front();
-            if let Some((socket, origin)) = next {
-                self.answer(origin, Reply::SocketTaken);
-                return socket;
-            }
-            self.socket_came.wait().await;
-        }
     }
 
     pub(super) fn open_partition(&self, spec: PartitionSpec) {

@@ -6,7 +6,7 @@ use super::answer::{Answer, PendingProduce};
 use super::core::{Core, Origin};
 use super::request::{
     EpochQuestion, FetchedPartition, ListOffset, ListedOffset, ProduceRequestPart, Reply, Request,
-    ShardReport, Socket,
+    ShardReport,
 };
 use crate::io::local::Slot;
 use crate::machine::input::{
@@ -150,18 +150,6 @@ impl ShardHandle {
             Reply::Report(report) => *report,
             other => wrong(&other),
         }
-    }
-
-    /// Gives a socket to a shard. Returns once it is on its way; waits while that shard has as many
-    /// untaken sockets of this one as a pair of shards may have calls under way.
-    pub async fn send_socket(&self, shard: ShardId, socket: Socket) {
-        let answer = self.ask(shard, Request::Socket(socket)).await;
-        answer.detach();
-    }
-
-    /// The next socket that was given to this shard. One task at a time.
-    pub async fn next_socket(&self) -> Socket {
-        self.core.next_socket().await
     }
 
     /// Takes a partition over, with what recovery found of it; for an open one, its configuration

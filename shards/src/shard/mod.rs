@@ -21,7 +21,7 @@ pub use self::handle::ShardHandle;
 pub use self::node::{NodeHandle, NodeSpec, ShardPlan, StartError, start};
 pub use self::request::{
     EpochQuestion, Fetched, FetchedPartition, ListOffset, ListPosition, ListedOffset,
-    ProduceRequestPart, ShardReport, Socket,
+    ProduceRequestPart, ShardReport,
 };
 
 #[cfg(test)]

@@ -1,7 +1,5 @@
 //! What a shard can be asked, and what it answers. Travels over the mesh as it is.
 
-use std::os::fd::OwnedFd;
-
 use bytes::Bytes;
 
 use crate::io::log_reader::files::ReadCounts;
@@ -93,15 +91,6 @@ pub struct EpochQuestion {
     pub asked: LeaderEpoch,
 }
 
-/// An accepted connection on its way to the shard that shall serve it.
-#[derive(Debug)]
-pub struct Socket {
-    /// The connection. Closed when this is dropped.
-    pub descriptor: OwnedFd,
-    /// Tells the receiver which listener it came from.
-    pub listener: u32,
-}
-
 /// What a shard has done since it started.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct ShardReport {
@@ -134,7 +123,6 @@ pub(super) enum Request {
     DeleteRecords { key: ReplicaKey, before: Option<Offset> },
     EpochEnds(Vec<EpochQuestion>),
     Infos(Vec<ReplicaKey>),
-    Socket(Socket),
     Report,
 }
 
@@ -147,6 +135,5 @@ pub(super) enum Reply {
     Deleted(Result<Offset, FetchError>),
     EpochEnds(Vec<Result<Option<EpochEnd>, FetchError>>),
     Infos(Vec<Option<PartitionInfo>>),
-    SocketTaken,
     Report(Box<ShardReport>),
 }

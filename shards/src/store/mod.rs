@@ -32,7 +32,8 @@ use self::paths::Aside;
 use self::producers::ProducerTable;
 use crate::format::checkpoint::{self, Checkpoint};
 use crate::format::partition_metadata;
-use crate::machine::effect::{CheckpointJob, PartitionCheckpoint, StoreJob, StoreReply};
+use crate::format::positions::PartitionCheckpoint;
+use crate::machine::effect::{CheckpointJob, StoreJob, StoreReply};
 use crate::machine::input::PartitionConfig;
 use crate::model::{PartitionIndex, ReplicaKey, ShardId, TopicId};
 
@@ -115,7 +116,7 @@ impl<D: Disk> SegmentStore<D> {
                     log.delete_below(disk, files, log_start_offset)
                 })])
             }
-            StoreJob::Checkpoint(job) => Ok(vec![self.checkpoint(*job)?]),
+            StoreJob::Checkpoint(job) => self.checkpoint(*job),
             StoreJob::Remove { key } => Ok(vec![self.remove(key)]),
         }
     }
@@ -186,33 +187,42 @@ impl<D: Disk> SegmentStore<D> {
         Ok(())
     }
 
-    fn checkpoint(&mut self, job: CheckpointJob) -> Result<StoreReply, StoreError> {
+    /// Partitions whose epochs cannot be written are answered as failed before the checkpoint is: it says
+    /// what they are as far as it goes, and the others must not wait for them.
+    fn checkpoint(&mut self, job: CheckpointJob) -> Result<Vec<StoreReply>, StoreError> {
         for partition in &job.partitions {
             self.adopt(partition);
         }
-        let path = paths::checkpoint(&self.data, self.shard);
-        let unwritten = |error: io::Error| {
-            if is_no_space(&error) {
-                return Ok(StoreReply::NoSpace { key: None });
-            }
-            Err(StoreError::Checkpoint { path: path.clone(), error })
-        };
-        for log in self.logs.values_mut() {
-            if let Err(error) = log.write_epochs(&self.disk) {
-                if is_no_space(&error) {
-                    return Ok(StoreReply::NoSpace { key: None });
+        let mut replies = Vec::new();
+        for log in self.logs.values_mut().filter(|log| !self.failed.contains(&log.key)) {
+            match log.write_epochs(&self.disk) {
+                Ok(()) => {}
+                Err(error) if is_no_space(&error) => {
+                    replies.push(StoreReply::NoSpace { key: None });
+                    break;
                 }
-                self.failed.insert(log.key);
-                return Ok(StoreReply::Failed { key: log.key, reason: error.to_string() });
+                Err(error) => {
+                    replies.push(StoreReply::Failed { key: log.key, reason: error.to_string() });
+                }
             }
+        }
+        self.failed.extend(replies.iter().filter_map(|reply| match reply {
+            StoreReply::Failed { key, .. } => Some(*key),
+            _ => None,
+        }));
+        if matches!(replies.last(), Some(StoreReply::NoSpace { .. })) {
+            return Ok(replies);
         }
         self.sync_filesystem()?;
+        let path = paths::checkpoint(&self.data, self.shard);
         let (lsn, partitions) = (job.lsn, job.partitions);
         let content = checkpoint::encode(&Checkpoint { shard: self.shard, lsn, partitions });
-        match replace_file(&self.disk, &path, &content) {
-            Ok(()) => Ok(StoreReply::Checkpointed { lsn }),
-            Err(error) => unwritten(error),
-        }
+        replies.push(match replace_file(&self.disk, &path, &content) {
+            Ok(()) => StoreReply::Checkpointed { lsn },
+            Err(error) if is_no_space(&error) => StoreReply::NoSpace { key: None },
+            Err(error) => return Err(StoreError::Checkpoint { path, error }),
+        });
+        Ok(replies)
     }
 
     /// Producers expire by the machine's rules; its word on them replaces ours.

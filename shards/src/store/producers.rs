@@ -4,8 +4,8 @@
 
 use std::collections::BTreeMap;
 
+use crate::format::positions::{ProducerBatch, ProducerCheckpoint};
 use crate::format::record_batch::BatchHeader;
-use crate::machine::effect::{ProducerBatch, ProducerCheckpoint};
 use crate::model::ProducerId;
 
 /// How many batches of a producer are remembered. Source: Kafka.

@@ -80,7 +80,7 @@ impl Dispatcher for Toy {
         let argument = words.next().unwrap_or_default();
         self.dispatched.borrow_mut().push(format!("{word} {argument}"));
         match word.as_str() {
-            "none" => Dispatched::NoResponse,
+            "none" => Dispatched::Respond(Box::pin(async { Ok(None) })),
             "close" => Dispatched::Close("asked to".to_owned()),
             "fail" => Dispatched::Respond(Box::pin(async { Err("asked to fail".to_owned()) })),
             "big" => {
@@ -105,7 +105,7 @@ impl Dispatcher for Toy {
                         Poll::Pending
                     })
                     .await;
-                    Ok(Response::new(vec![frame]))
+                    Ok(Some(Response::new(vec![frame])))
                 }))
             }
             _ => Dispatched::Ready(Response::new(vec![frame])),

@@ -1,7 +1,7 @@
 //! Frames: a length of four bytes, a header, a message.
 //!
-//! The length prefix is read by the connection, which must bound it before it reads on; everything
-//! here sees a frame without its prefix when decoding and writes the prefix when encoding.
+//! A server's connection reads the length prefix, which it must bound before it reads on, and writes it;
+//! requests are decoded and responses encoded without. A request is encoded with it, ready to be sent.
 
 use bytes::Bytes;
 
@@ -67,14 +67,18 @@ impl RequestFrame {
     }
 }
 
-/// A whole response frame, length prefix included, as chunks to be sent in order.
+/// A response without the length in front of it, as chunks to be sent in order.
 pub fn encode_response<R: Response>(
     correlation_id: i32,
     version: i16,
     response: &R,
 ) -> Result<Vec<Bytes>, EncodeError> {
     let header = ResponseHeader { correlation_id, ..Default::default() };
-    encode_frame(&header, R::API.response_header_version(version), response, version)
+    let mut w = EncodeBuf::with_capacity(INITIAL_BYTES);
+    header.encode(&mut w, R::API.response_header_version(version))?;
+    response.encode(&mut w, version)?;
+    frame_length(w.len())?;
+    Ok(w.into_chunks())
 }
 
 /// A whole request frame, length prefix included, as chunks to be sent in order.
@@ -87,21 +91,15 @@ pub fn encode_request<R: Request>(
 ) -> Result<Vec<Bytes>, EncodeError> {
     header.request_api_key = R::API.key();
     header.request_api_version = version;
-    encode_frame(&header, R::API.request_header_version(version), request, version)
-}
-
-fn encode_frame(
-    header: &impl Message,
-    header_version: i16,
-    message: &impl Message,
-    version: i16,
-) -> Result<Vec<Bytes>, EncodeError> {
     let mut w = EncodeBuf::with_capacity(INITIAL_BYTES);
     w.i32(0);
-    header.encode(&mut w, header_version)?;
-    message.encode(&mut w, version)?;
-    let length = w.len() - LENGTH_PREFIX_BYTES;
-    let prefix = i32::try_from(length).map_err(|_| EncodeError::FrameTooLarge { length })?;
-    w.patch_i32(0, prefix);
+    header.encode(&mut w, R::API.request_header_version(version))?;
+    request.encode(&mut w, version)?;
+    let length = frame_length(w.len() - LENGTH_PREFIX_BYTES)?;
+    w.patch_i32(0, length);
     Ok(w.into_chunks())
+}
+
+fn frame_length(length: usize) -> Result<i32, EncodeError> {
+    i32::try_from(length).map_err(|_| EncodeError::FrameTooLarge { length })
 }

@@ -1,6 +1,6 @@
 """What Chronik answers otherwise than Kafka on purpose, and why."""
 
-from wire import batch
+from wire import CODECS, batch
 
 CLOSED = "connection closed"
 
@@ -35,9 +35,6 @@ INTENDED = {
     "produce: cut short": (refused(CORRUPT_MESSAGE), DAMAGED),
     "produce: a byte too many": (refused(CORRUPT_MESSAGE), DAMAGED),
     "produce: base offset 77": (APPENDED, "the base offset is for the broker to assign and not looked at"),
-    "produce: count 1 of two records": (APPENDED, "records within a batch are the producer's, under its CRC"),
-    "produce: gzip that is none": (APPENDED, "records within a batch are the producer's, under its CRC"),
-    "produce: record that is none": (APPENDED, "records within a batch are the producer's, under its CRC"),
     "produce: codec 5": (refused(INVALID_RECORD), "Kafka answers UNKNOWN_SERVER_ERROR"),
     "produce: codec 7": (refused(INVALID_RECORD), "Kafka answers UNKNOWN_SERVER_ERROR"),
     "produce: transactional without a producer": (refused(INVALID_RECORD), "transactions are not served"),
@@ -86,3 +83,26 @@ INTENDED = {
     ),
     "frame: array of length -2": (CLOSED, "null is -1 and nothing else"),
 }
+
+
+def malformed_records():
+    """A batch whose records cannot be what they say is refused as that, in whatever codec it comes."""
+    for codec in CODECS:
+        for what in ("offset deltas that start at 1", "offset delta 0 twice"):
+            yield codec, what, "Kafka stores it plain, so that offsets repeat, and answers UNKNOWN_SERVER_ERROR else"
+        yield codec, "key length -2", "null is -1 and nothing else"
+        if codec == "none":
+            yield codec, "record that is none", "Kafka answers UNKNOWN_SERVER_ERROR"
+            yield codec, "length of six bytes", "Kafka answers UNKNOWN_SERVER_ERROR"
+            continue
+        for what in ("record of a negative length", "record shorter than its fields"):
+            yield codec, what, "Kafka refuses it plain and passes over it compressed"
+        for what in ("not compressed", "cut short", "empty"):
+            # Kafka does not miss the stream of an empty zstd body, only its records.
+            if (codec, what) != ("zstd", "empty"):
+                yield codec, what, "Kafka answers UNKNOWN_SERVER_ERROR"
+        yield codec, "a byte behind the stream", "not every consumer would pass over it"
+
+
+for codec, what, reason in malformed_records():
+    INTENDED[f"produce: {codec}: {what}"] = (refused(INVALID_RECORD), reason)

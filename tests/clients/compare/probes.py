@@ -9,6 +9,7 @@ import uuid
 from client import BROKER, TOPIC, growth, new_topic
 from wire import (
     API_VERSIONS,
+    CODECS,
     FETCH,
     LIST_OFFSETS,
     METADATA,
@@ -165,11 +166,9 @@ def produces():
     one("count negative", batch(NOW, count=-1, last=0))
     one("last offset delta 5 of one record", batch(NOW, last=5))
     one("last offset delta negative", batch(NOW, last=-1))
-    one("offset deltas that start at 1", batch(NOW, SECOND_RECORD))
+    malformed_records(one)
     one("codec 5", batch(NOW, attributes=5))
     one("codec 7", batch(NOW, attributes=7))
-    one("gzip that is none", batch(NOW, attributes=1))
-    one("record that is none", batch(NOW, b"\xff" * 8))
     one("control batch", batch(NOW, attributes=0x20))
     one("transactional without a producer", batch(NOW, attributes=0x10))
     one("transactional id and plain batch", batch(NOW), transactional_id="t")
@@ -187,6 +186,41 @@ def produces():
     probe("produce: invalid topic", lambda c: c.produce("a b", batch(NOW)))
     probe("produce: unknown partition", lambda c: c.produce(c.topic(), batch(NOW), partition=9))
     probe("produce: negative partition", lambda c: c.produce(c.topic(), batch(NOW), partition=-1))
+
+
+def malformed_records(one):
+    """Records that are none or not where they must be, in every codec."""
+    two = RECORD + SECOND_RECORD
+    malformed = {
+        "one record": (1, RECORD),
+        "one record fewer than counted": (3, two),
+        "one record more than counted": (1, two),
+        "records cut short": (2, two[:-1]),
+        "a byte behind the records": (2, two + b"\0"),
+        "offset deltas that start at 1": (1, SECOND_RECORD),
+        "offset delta 0 twice": (2, RECORD * 2),
+        "record that is none": (1, b"\xff" * 8),
+        "record of zeros": (1, bytes(8)),
+        "record of a negative length": (1, b"\x01" + RECORD[1:]),
+        "record shorter than its fields": (1, b"\x0c" + RECORD[1:]),
+        "record longer than its fields": (1, b"\x10" + RECORD[1:] + b"\0"),
+        "key length -2": (1, RECORD[:4] + b"\x03" + RECORD[5:]),
+        "value beyond the record": (1, RECORD[:5] + b"\x64" + RECORD[6:]),
+        "header that is not there": (1, RECORD[:-1] + b"\x02"),
+        "negative number of headers": (1, RECORD[:-1] + b"\x01"),
+        "header without a key": (1, b"\x12" + RECORD[1:-1] + b"\x02\x01\x01"),
+        "header key that is not UTF-8": (1, b"\x14" + RECORD[1:-1] + b"\x02\x02\xff\x01"),
+        "length of six bytes": (1, b"\x8e\x80\x80\x80\x80\0" + RECORD[1:]),
+    }
+    for codec, (number, compress) in CODECS.items():
+        for name, (count, records) in malformed.items():
+            one(f"{codec}: {name}", batch(NOW, compress(records), count, attributes=number))
+        if number != 0:
+            body = compress(RECORD)
+            one(f"{codec}: not compressed", batch(NOW, attributes=number))
+            one(f"{codec}: cut short", batch(NOW, body[:-3], attributes=number))
+            one(f"{codec}: empty", batch(NOW, b"", attributes=number))
+            one(f"{codec}: a byte behind the stream", batch(NOW, body + b"\0", attributes=number))
 
 
 def producers():

@@ -1,5 +1,6 @@
 """Kafka's wire encoding, as much as is needed: frames that are wrong on purpose cannot come from a client."""
 
+import gzip
 import socket
 import struct
 
@@ -174,6 +175,33 @@ _CRC_TABLE = _crc_table()
 # One record: length 7, attributes, timestamp delta and offset delta 0, no key, a value of one byte, no headers.
 RECORD = bytes([14, 0, 0, 0, 1, 2, 0x78, 0])
 SECOND_RECORD = bytes([14, 0, 0, 2, 1, 2, 0x79, 0])
+
+
+
+
+def bare_snappy(data):
+    """One literal, which is what a snappy block of few bytes may be."""
+    return unsigned(len(data)) + bytes([len(data) - 1 << 2]) + data
+
+
+def lz4_frame(data):
+    """One stored block."""
+    return bytes.fromhex("04224d18604082") + struct.pack("<I", len(data) | 1 << 31) + data + bytes(4)
+
+
+def zstd_frame(data):
+    """One raw block, in a frame that says its size."""
+    return bytes.fromhex("28b52ffd20") + bytes([len(data)]) + struct.pack("<I", len(data) << 3 | 1)[:3] + data
+
+
+# By name: the number in a batch's attributes, and what makes a small stream of it.
+CODECS = {
+    "none": (0, bytes),
+    "gzip": (1, gzip.compress),
+    "snappy": (2, bare_snappy),
+    "lz4": (3, lz4_frame),
+    "zstd": (4, zstd_frame),
+}
 
 
 def batch(

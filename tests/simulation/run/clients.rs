@@ -53,11 +53,14 @@ impl World {
         let partitions = vec![ProducePartition { key, batch }];
         let input = ProduceInput { token, acks, deadline, partitions };
         let owner = self.node.owner(key);
-        if acks != Acks::None {
-            let awaited = Awaited::Batch { producer: index, key, id, repeats: expected };
-            self.awaited.insert((owner, token), awaited);
-            self.producers[index].is_waiting = true;
-        }
+        let awaited = match acks {
+            Acks::None => Awaited::Acceptance,
+            Acks::Leader | Acks::All => {
+                self.producers[index].is_waiting = true;
+                Awaited::Batch { producer: index, key, id, repeats: expected }
+            }
+        };
+        self.awaited.insert((owner, token), awaited);
         let mut effects = Vec::new();
         self.node.act(owner, &mut effects, |machine, out| machine.produce(now, input, out));
         self.take(effects)

@@ -179,6 +179,7 @@ impl World {
         for awaited in self.awaited.values() {
             match awaited {
                 Awaited::Batch { id, .. } => return Err(format!("batch {id} has no answer")),
+                Awaited::Acceptance => return Err("an acks=0 is not settled".to_owned()),
                 Awaited::Wait => return Err("a fetch has no answer".to_owned()),
                 // With a full disk the WAL does not take it any more; the connection just ends.
                 Awaited::Deletion { .. } => {}

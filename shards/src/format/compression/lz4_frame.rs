@@ -14,6 +14,8 @@
 //! | 4 | 0: the end |
 //! | 0 or 4 | xxHash-32 of the content |
 
+use std::hash::Hasher;
+
 use lz4_flex::block::{self, DecompressError};
 use twox_hash::XxHash32;
 
@@ -51,41 +53,93 @@ pub(super) fn compress(input: &[u8]) -> Vec<u8> {
 }
 
 pub(super) fn decompress(input: &[u8], limit: usize) -> Result<Vec<u8>, CompressionError> {
-    let mut rest = input;
-    let frame = FrameHeader::read(&mut rest)?;
+    let mut blocks = Blocks::new(input)?;
     let mut output = Vec::new();
     loop {
-        let mark = u32::from_le_bytes(take(&mut rest)?);
+        let room = limit - output.len();
+        if !blocks.append_next(&mut output, room, limit)? {
+            return Ok(output);
+        }
+    }
+}
+
+/// The blocks of a frame.
+pub(super) struct Blocks<'a> {
+    rest: &'a [u8],
+    frame: FrameHeader,
+    /// Over what came out, if the frame ends with a checksum of that.
+    content: Option<XxHash32>,
+    content_bytes: u64,
+    ended: bool,
+}
+
+impl<'a> Blocks<'a> {
+    pub(super) fn new(input: &'a [u8]) -> Result<Self, CompressionError> {
+        let mut rest = input;
+        let frame = FrameHeader::read(&mut rest)?;
+        let content = frame.content_checksum.then(|| XxHash32::with_seed(0));
+        Ok(Self { rest, frame, content, content_bytes: 0, ended: false })
+    }
+
+    /// How many of the last `bytes` that came out the next block may refer to.
+    pub(super) fn window(&self, bytes: usize) -> usize {
+        if self.frame.linked_blocks { bytes.min(WINDOW_BYTES) } else { 0 }
+    }
+
+    /// Appends the next block to `output`, which ends with the window, if there is one. There are `room`
+    /// bytes of `limit` for it.
+    pub(super) fn append_next(
+        &mut self,
+        output: &mut Vec<u8>,
+        room: usize,
+        limit: usize,
+    ) -> Result<bool, CompressionError> {
+        if self.ended {
+            return Ok(false);
+        }
+        let mark = u32::from_le_bytes(take(&mut self.rest)?);
         if mark == 0 {
-            break;
+            self.ended = true;
+            return self.check_end().map(|()| false);
         }
         let length = (mark & !STORED_BIT) as usize;
-        let (data, after) = rest.split_at_checked(length).ok_or_else(cut)?;
-        rest = after;
-        if length > frame.block_bytes_max {
+        let (data, after) = self.rest.split_at_checked(length).ok_or_else(cut)?;
+        self.rest = after;
+        if length > self.frame.block_bytes_max {
             return Err(damaged(Codec::Lz4, "a block is longer than the frame allows"));
         }
-        if frame.block_checksums && u32::from_le_bytes(take(&mut rest)?) != hash(data) {
+        if self.frame.block_checksums && u32::from_le_bytes(take(&mut self.rest)?) != hash(data) {
             return Err(damaged(Codec::Lz4, "a block's checksum is wrong"));
         }
+        let start = output.len();
         if mark & STORED_BIT == 0 {
-            append_block(data, &frame, limit, &mut output)?;
-        } else if data.len() <= limit - output.len() {
+            append_block(data, &self.frame, room, limit, output)?;
+        } else if data.len() <= room {
             output.extend_from_slice(data);
         } else {
             return Err(too_large(limit));
         }
+        self.content_bytes += (output.len() - start) as u64;
+        if let Some(content) = &mut self.content {
+            content.write(&output[start..]);
+        }
+        Ok(true)
     }
-    if frame.content_checksum && u32::from_le_bytes(take(&mut rest)?) != hash(&output) {
-        return Err(damaged(Codec::Lz4, "the content's checksum is wrong"));
+
+    fn check_end(&mut self) -> Result<(), CompressionError> {
+        if let Some(content) = &self.content
+            && u32::from_le_bytes(take(&mut self.rest)?) != content.finish_32()
+        {
+            return Err(damaged(Codec::Lz4, "the content's checksum is wrong"));
+        }
+        if self.frame.content_bytes.is_some_and(|bytes| bytes != self.content_bytes) {
+            return Err(damaged(Codec::Lz4, "the content's size is wrong"));
+        }
+        if !self.rest.is_empty() {
+            return Err(damaged(Codec::Lz4, "something follows the frame"));
+        }
+        Ok(())
     }
-    if frame.content_bytes.is_some_and(|bytes| bytes != output.len() as u64) {
-        return Err(damaged(Codec::Lz4, "the content's size is wrong"));
-    }
-    if !rest.is_empty() {
-        return Err(damaged(Codec::Lz4, "something follows the frame"));
-    }
-    Ok(output)
 }
 
 struct FrameHeader {
@@ -125,12 +179,13 @@ impl FrameHeader {
 fn append_block(
     data: &[u8],
     frame: &FrameHeader,
+    room: usize,
     limit: usize,
     output: &mut Vec<u8>,
 ) -> Result<(), CompressionError> {
     let start = output.len();
     let possible = data.len().saturating_mul(EXPANSION_MAX).min(frame.block_bytes_max);
-    let room = possible.min(limit - start);
+    let room = possible.min(room);
     output.resize(start + room, 0);
     let (before, block) = output.split_at_mut(start);
     let written = if frame.linked_blocks {

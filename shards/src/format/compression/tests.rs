@@ -4,6 +4,24 @@ use proptest::prelude::*;
 use super::*;
 
 const LIMIT: usize = 1 << 20;
+
+/// In one piece; and piece by piece, which must come to the same.
+fn decompress(codec: Codec, input: &[u8], limit_bytes: usize) -> Result<Vec<u8>, CompressionError> {
+    let whole = super::decompress(codec, input, limit_bytes);
+    let pieces = by_pieces(codec, input, limit_bytes);
+    assert_eq!(pieces.as_ref().ok(), whole.as_ref().ok(), "{codec}: {pieces:?} and {whole:?}");
+    whole
+}
+
+fn by_pieces(codec: Codec, input: &[u8], limit_bytes: usize) -> Result<Vec<u8>, CompressionError> {
+    let mut pieces = Pieces::new(codec, input, limit_bytes)?;
+    let mut output = Vec::new();
+    while let Some(piece) = pieces.next_piece()? {
+        output.extend_from_slice(piece);
+    }
+    assert_eq!(pieces.next_piece(), Ok(None), "{codec}: the end stays the end");
+    Ok(output)
+}
 const COMPRESSED: [Codec; 4] = [Codec::Gzip, Codec::Snappy, Codec::Lz4, Codec::Zstd];
 
 fn hex(text: &str) -> Vec<u8> {

@@ -27,33 +27,71 @@ pub(super) fn compress(input: &[u8]) -> Vec<u8> {
     output
 }
 
-pub(super) fn decompress(input: &[u8], limit: usize) -> Result<Vec<u8>, CompressionError> {
-    let mut output = Vec::new();
-    // The magic cannot begin a bare block: its third byte would copy from before the beginning.
-    // The two versions after it are not looked at, because some clients swap their bytes.
-    if input.len() < HEADER.len() || !input.starts_with(MAGIC) {
-        append_block(input, limit, &mut output)?;
-        return Ok(output);
-    }
-    let mut rest = &input[HEADER.len()..];
-    while !rest.is_empty() {
-        let cut = damaged(Codec::Snappy, "a block is cut off");
-        let (length, after) = rest.split_first_chunk::<4>().ok_or(cut.clone())?;
-        let length = u32::from_be_bytes(*length) as usize;
-        let (block, after) = after.split_at_checked(length).ok_or(cut)?;
-        append_block(block, limit, &mut output)?;
-        rest = after;
-    }
-    Ok(output)
+/// The blocks of a stream, or the one bare block.
+pub(super) struct Blocks<'a> {
+    rest: &'a [u8],
+    framed: bool,
+    ended: bool,
 }
 
-fn append_block(block: &[u8], limit: usize, output: &mut Vec<u8>) -> Result<(), CompressionError> {
+impl<'a> Blocks<'a> {
+    pub(super) fn new(input: &'a [u8]) -> Self {
+        // The magic cannot begin a bare block: its third byte would copy from before the beginning.
+        // The two versions after it are not looked at, because some clients swap their bytes.
+        let framed = input.len() >= HEADER.len() && input.starts_with(MAGIC);
+        let rest = if framed { &input[HEADER.len()..] } else { input };
+        Self { rest, framed, ended: false }
+    }
+
+    /// Appends the next block to `output`, if there is one, for which there are `room` bytes of `limit`.
+    pub(super) fn append_next(
+        &mut self,
+        output: &mut Vec<u8>,
+        room: usize,
+        limit: usize,
+    ) -> Result<bool, CompressionError> {
+        if self.ended || self.framed && self.rest.is_empty() {
+            return Ok(false);
+        }
+        let block = if self.framed {
+            let cut = damaged(Codec::Snappy, "a block is cut off");
+            let (length, after) = self.rest.split_first_chunk::<4>().ok_or(cut.clone())?;
+            let length = u32::from_be_bytes(*length) as usize;
+            let (block, after) = after.split_at_checked(length).ok_or(cut)?;
+            self.rest = after;
+            block
+        } else {
+            self.ended = true;
+            self.rest
+        };
+        append_block(block, room, limit, output)?;
+        Ok(true)
+    }
+}
+
+pub(super) fn decompress(input: &[u8], limit: usize) -> Result<Vec<u8>, CompressionError> {
+    let mut blocks = Blocks::new(input);
+    let mut output = Vec::new();
+    loop {
+        let room = limit - output.len();
+        if !blocks.append_next(&mut output, room, limit)? {
+            return Ok(output);
+        }
+    }
+}
+
+fn append_block(
+    block: &[u8],
+    room: usize,
+    limit: usize,
+    output: &mut Vec<u8>,
+) -> Result<(), CompressionError> {
     let unreadable = || damaged(Codec::Snappy, "a block does not decode");
     let claimed = snap::raw::decompress_len(block).map_err(|_| unreadable())?;
     if claimed > block.len().saturating_mul(EXPANSION_MAX) {
         return Err(unreadable());
     }
-    if claimed > limit - output.len() {
+    if claimed > room {
         return Err(CompressionError::TooLarge { codec: Codec::Snappy, limit });
     }
     let start = output.len();

@@ -5,8 +5,8 @@
 
 use super::Partition;
 use super::producers::Verdict;
+use crate::format::positions::ProducerBatch;
 use crate::format::record_batch::{BatchHeader, ProducedBatch, StoredBatch};
-use crate::machine::effect::ProducerBatch;
 use crate::machine::input::{FetchError, PartitionConfig, ProduceError};
 use crate::model::{Acks, LeaderEpoch, Now, Offset, TimestampMs};
 

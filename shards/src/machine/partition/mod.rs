@@ -15,9 +15,10 @@ use self::leader::InSyncSet;
 use self::producers::Producers;
 use self::tail_cache::{CachedTail, Dropped};
 use super::acks::AckWaiters;
-use super::effect::{LogView, PartitionCheckpoint, RecoveredPartition};
+use super::effect::{LogView, RecoveredPartition};
 use super::fetch_waits::WaitId;
 use super::input::{PartitionConfig, PartitionInfo, PartitionSpec};
+use crate::format::positions::PartitionCheckpoint;
 use crate::model::{LeaderEpoch, Offset, ReplicaKey};
 
 /// A partition that this shard leads. Owner: the shard.

@@ -10,8 +10,8 @@
 
 use std::collections::HashMap;
 
+use crate::format::positions::{ProducerBatch, ProducerCheckpoint};
 use crate::format::record_batch::{BatchHeader, Idempotence, StoredBatch};
-use crate::machine::effect::{ProducerBatch, ProducerCheckpoint};
 use crate::machine::input::ProduceError;
 use crate::machine::partitions::FixedHash;
 use crate::model::{ProducerEpoch, ProducerId, TimestampMs};

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use proptest::collection::vec;
 use proptest::prelude::*;
 
-use crate::machine::effect::WalEntry;
+use crate::format::wal_entry::WalEntry;
 use crate::machine::input::PartitionConfig;
 use crate::machine::shard::ShardLimits;
 use crate::machine::testing::{Bench, batch, idempotent, key};

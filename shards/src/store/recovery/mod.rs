@@ -36,7 +36,8 @@ use super::disk::Disk;
 use super::partition_log::PartitionLog;
 use super::paths::{self, Aside, PartitionDirName};
 use super::{owner, remove_tree};
-use crate::machine::effect::{PartitionCheckpoint, RecoveredPartition, WalStart};
+use crate::format::positions::PartitionCheckpoint;
+use crate::machine::effect::{RecoveredPartition, WalStart};
 use crate::machine::input::PartitionConfig;
 use crate::model::{Lsn, Offset, ReplicaKey, TimestampMs, TopicId};
 

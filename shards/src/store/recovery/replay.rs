@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::Damage;
 use crate::format::record_batch::StoredBatch;
-use crate::machine::effect::WalEntry;
+use crate::format::wal_entry::WalEntry;
 use crate::model::{LeaderEpoch, Offset, ReplicaKey};
 
 /// What the WAL says of a partition.

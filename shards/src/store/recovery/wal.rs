@@ -7,10 +7,11 @@ use std::path::Path;
 use super::replay::{self, Overlay};
 use super::{Damage, RecoveryError, at};
 use crate::format::checkpoint::{self, Checkpoint};
+use crate::format::positions::PartitionCheckpoint;
 use crate::format::wal::{
     self, BLOCK_BYTES, CommitHeader, SalvagedEntry, Scanned, Scanner, decode_entries,
 };
-use crate::machine::effect::{PartitionCheckpoint, WalEntry};
+use crate::format::wal_entry::WalEntry;
 use crate::model::{Lsn, ReplicaKey, ShardId, WalFileSeq};
 use crate::store::disk::{Disk, OpenMode, read_file};
 use crate::store::paths;

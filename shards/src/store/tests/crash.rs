@@ -1,7 +1,8 @@
 use proptest::prelude::*;
 
 use super::world::{Dead, World, data, key};
-use crate::machine::effect::{StoreJob, WalEntry};
+use crate::format::wal_entry::WalEntry;
+use crate::machine::effect::StoreJob;
 use crate::store::recovery::recover;
 
 #[derive(Clone, Debug)]

@@ -2,7 +2,8 @@
 
 use super::world::{World, data, key};
 use crate::format::wal::{BLOCK_BYTES, encoded_bytes};
-use crate::machine::effect::{StoreJob, WalEntry};
+use crate::format::wal_entry::WalEntry;
+use crate::machine::effect::StoreJob;
 use crate::model::{Offset, PartitionIndex, ReplicaKey, ShardId, TopicId, WalFileSeq};
 use crate::store::disk::{Disk, OpenMode};
 use crate::store::paths::{self, SegmentFile, segment_file};

@@ -114,6 +114,29 @@ fn a_failed_sync_is_fatal_and_a_full_disk_is_not() {
 }
 
 #[test]
+fn a_partition_whose_epochs_cannot_be_written_does_not_keep_the_checkpoint_from_the_others() {
+    let disk = SimDisk::new();
+    let mut store = store(&disk);
+    append(&mut store, &batches(&[100]));
+    // The file's place is taken.
+    let dir = paths::partition_dir(&data(), "pears", key(7, 0).partition);
+    disk.create_dir(&dir.join("leader-epoch-checkpoint.tmp")).unwrap();
+    let checkpoint = |store: &mut SegmentStore<SimDisk>, lsn| {
+        let job = CheckpointJob { lsn: Lsn(lsn), partitions: Vec::new() };
+        store.execute(StoreJob::Checkpoint(Box::new(job))).unwrap()
+    };
+    let replies = checkpoint(&mut store, 4);
+    let [StoreReply::Failed { key: failed, .. }, StoreReply::Checkpointed { lsn }] = &replies[..]
+    else {
+        panic!("{replies:?}")
+    };
+    assert_eq!((*failed, *lsn), (key(7, 0), Lsn(4)));
+    // Once is enough.
+    let replies = checkpoint(&mut store, 5);
+    assert!(matches!(replies[..], [StoreReply::Checkpointed { lsn: Lsn(5) }]), "{replies:?}");
+}
+
+#[test]
 fn an_append_that_does_not_continue_the_log_fences_the_partition() {
     let disk = SimDisk::new();
     let mut store = store(&disk);

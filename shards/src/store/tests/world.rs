@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 use std::io::IoSlice;
 use std::path::{Path, PathBuf};
 
+use crate::format::positions::PartitionCheckpoint;
 use crate::format::record_batch::StoredBatch;
 use crate::format::sample_batch::SampleBatch;
 use crate::format::wal;
-use crate::machine::effect::{
-    CheckpointJob, Commit, LogView, PartitionCheckpoint, StoreJob, StoreReply, WalEntry, WalStart,
-};
+use crate::format::wal_entry::{Commit, WalEntry};
+use crate::machine::effect::{CheckpointJob, LogView, StoreJob, StoreReply, WalStart};
 use crate::machine::input::PartitionConfig;
 use crate::model::{
     LeaderEpoch, Lsn, Offset, PartitionIndex, ProducerEpoch, ProducerId, ReplicaKey, ShardId,

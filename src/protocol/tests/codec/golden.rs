@@ -70,10 +70,10 @@ fn api_versions_answer_to_an_unknown_version_has_the_oldest_header() {
     let code = ErrorCode::UnsupportedVersion.code();
     let answer = ApiVersionsResponse { error_code: code, ..Default::default() };
     let chunks = encode_response(7, 0, &answer).unwrap();
-    assert_eq!(chunks.concat(), hex("0000000a 00000007 0023 00000000"));
+    assert_eq!(chunks.concat(), hex("00000007 0023 00000000"));
     // The header stays without tagged fields where the body has some.
     let flexible = encode_response(7, 3, &ApiVersionsResponse::default()).unwrap();
-    assert_eq!(flexible.concat(), hex("0000000c 00000007 0000 01 00000000 00"));
+    assert_eq!(flexible.concat(), hex("00000007 0000 01 00000000 00"));
 }
 
 #[test]
