@@ -195,6 +195,9 @@ fn complaint(workload: &str, manner: Manner) -> String {
     let sink = Sink::start(SocketAddr::from(([127, 0, 0, 1], 0)), manner).expect("a free port");
     let at = format!("--bootstrap={}", sink.address());
     let mut arguments = vec![workload, &at];
+    if !["tail", "catchup"].contains(&workload) {
+        arguments.push("--no-floor");
+    }
     arguments.extend(SHORT);
     let output = run(&arguments);
     format!("{}{}", text(&output.stdout), text(&output.stderr))
@@ -236,9 +239,10 @@ fn wait_for<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
 fn long_run(home: &TempDir) -> (Child, u32) {
     let data = home.path().join("data");
     let option = format!("--data-dir={}", data.display());
-    let process = command(&["acks", &option, "--duration=100s", "--node-flag=--no-pin"])
-        .spawn()
-        .expect("the program");
+    let process =
+        command(&["acks", &option, "--duration=100s", "--node-flag=--no-pin", "--no-floor"])
+            .spawn()
+            .expect("the program");
     let node = wait_for("a node that serves", || {
         let folder = fs::read_dir(&data).ok()?.next()?.ok()?.path();
         folder.join("topics").is_dir().then_some(())?;

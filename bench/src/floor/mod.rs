@@ -30,7 +30,7 @@ pub enum FloorError {
     #[error("{0}")]
     Options(String),
     /// The host does not have what the profile asks for.
-    #[error("the bare server's cores: {0}")]
+    #[error("--floor-profile and --floor-cores: {0}")]
     Plan(String),
     /// The system refuses something.
     #[error("the bare server: {0}")]

@@ -313,7 +313,6 @@ fn write_files(report: &Report, settings: &Settings) -> Result<(), BenchError> {
 mod tests {
     use super::*;
     use crate::cli::Defaults;
-    use crate::cli::{CommandLine, Workload};
     use clap::Parser;
 
     fn cell(load: &str, acks: i16, connections: usize, rate: Option<f64>) -> ProduceCell {
@@ -321,7 +320,7 @@ mod tests {
         let Workload::Acks(options) = command.workload else { panic!("{command:?}") };
         let settings = Settings::resolve(options.common.load, &Defaults::ACKS).unwrap();
         let plan = ProducePlan { connections, rate, ..acks::plan(&settings, acks) };
-        ProduceCell { target: 0, load: load.to_owned(), plan, connection_memory: false }
+        ProduceCell { target: 0, load: load.to_owned(), plan }
     }
 
     #[test]
