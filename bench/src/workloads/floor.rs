@@ -142,12 +142,14 @@ fn writes(
     timing: Timing,
 ) -> Result<Round, BenchError> {
     let done = write_for(directory, plan, what, timing.window)?;
+    let measured = Tally {
+        requests: done.count,
+        records: done.count,
+        bytes: done.count * what.write_bytes as u64,
+    };
     Ok(Round {
-        measured: Tally {
-            requests: done.count,
-            records: done.count,
-            bytes: done.count * what.write_bytes as u64,
-        },
+        measured,
+        done: measured,
         window: done.time,
         latency: done.latency,
         closed_loop_slots: Some(what.in_flight as u64),
