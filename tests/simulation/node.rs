@@ -114,8 +114,12 @@ impl Node {
                 now: now.wall,
             },
         )?;
+        let keys = |shard| {
+            let keys = recovered.partitions.iter().map(|found| found.state.key);
+            keys.filter(|key| key.shard(shards) == shard).collect()
+        };
         let shard = |((id, wal), logs): ((u16, WalStart), _)| Shard {
-            machine: ShardMachine::start(ShardId(id), LIMITS, wal),
+            machine: ShardMachine::start(ShardId(id), LIMITS, wal, keys(ShardId(id))),
             store: SegmentStore::new(disk.clone(), data(), ShardId(id), logs, 4),
             jobs: VecDeque::new(),
             writes: Vec::new(),

@@ -140,7 +140,8 @@ impl SimDisk {
     }
 
     /// The process ends and the machine goes on: each write in flight is done as a whole or was never
-    /// begun, as `seed` says; everything else stays as reads see it.
+    /// begun, as `seed` says; everything else stays as reads see it. What is done of them reads see at
+    /// once; it is durable with the next sync of the file, since nobody has waited for it.
     pub fn end_process(&self, seed: u64) {
         self.state.borrow_mut().end_process(&mut Draw(seed));
     }
@@ -300,8 +301,8 @@ impl State {
             let Ok(content) = self.content(&file) else { continue };
             if draw.coin() {
                 let range = position as usize..position as usize + bytes.len();
-                content.now[range.clone()].copy_from_slice(&bytes);
-                content.durable[range].copy_from_slice(&bytes);
+                content.dirty.extend(range.start / SECTOR_BYTES..range.end.div_ceil(SECTOR_BYTES));
+                content.now[range].copy_from_slice(&bytes);
             }
         }
     }
