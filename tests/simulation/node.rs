@@ -65,6 +65,12 @@ pub struct Node {
     disk: SimDisk,
     /// A write could not begin: the process would have ended.
     has_failed: bool,
+    /// Recovery went on with the WALs there were.
+    pub has_gone_on: bool,
+    /// They hold what no checkpoint covers.
+    pub has_uncovered: bool,
+    /// What recovery said.
+    pub report: Vec<String>,
 }
 
 fn data() -> PathBuf {
@@ -114,8 +120,9 @@ impl Node {
                 now: now.wall,
             },
         )?;
+        let partitions = recovered.partitions;
         let keys = |shard| {
-            let keys = recovered.partitions.iter().map(|found| found.state.key);
+            let keys = partitions.iter().map(|found| found.state.key);
             keys.filter(|key| key.shard(shards) == shard).collect()
         };
         let shard = |((id, wal), logs): ((u16, WalStart), _)| Shard {
@@ -125,10 +132,20 @@ impl Node {
             writes: Vec::new(),
             files_wanted: VecDeque::new(),
         };
+        let has_gone_on = recovered.wal.iter().any(|wal| wal.position > 0);
+        let has_uncovered = recovered.wal.iter().any(|wal| wal.uncovered_bytes > 0);
+        let mut report = recovered.report;
+        report.extend(recovered.wal.iter().map(|wal| format!("{wal:?}")));
         let seats = (0..shards).zip(recovered.wal).zip(recovered.logs);
-        let mut node =
-            Self { shards: seats.map(shard).collect(), disk: disk.clone(), has_failed: false };
-        for found in recovered.partitions {
+        let mut node = Self {
+            shards: seats.map(shard).collect(),
+            disk: disk.clone(),
+            has_failed: false,
+            has_gone_on,
+            has_uncovered,
+            report,
+        };
+        for found in partitions {
             let key = found.state.key;
             node.open(now, key, &known[&key], leader_epoch, Some(found), out);
         }
@@ -275,15 +292,26 @@ impl Node {
     ) -> io::Result<()> {
         let target = paths::wal_file(&data(), shard, seq);
         let directory = paths::wal_dir(&data(), shard);
+        let mark = wal::unused_block(shard, seq);
         if let Some(recycle) = recycle {
-            self.disk.rename(&paths::wal_file(&data(), shard, recycle), &target)?;
+            let old = paths::wal_file(&data(), shard, recycle);
+            let file = self.disk.open(&old, OpenMode::Write)?;
+            self.disk.write_at(&file, 0, &[IoSlice::new(&mark)])?;
+            let bytes = self.disk.bytes(&file)?;
+            if bytes < LIMITS.wal_file_bytes {
+                let zeroes = vec![0; (LIMITS.wal_file_bytes - bytes) as usize];
+                self.disk.write_at(&file, bytes, &[IoSlice::new(&zeroes)])?;
+            }
+            self.disk.sync(&file)?;
+            self.disk.rename(&old, &target)?;
         } else {
             let unfinished = directory.join("next.tmp");
             let file = self.disk.open(&unfinished, OpenMode::Write)?;
-            let zeroes = vec![0; LIMITS.wal_file_bytes as usize];
+            let zeroes = vec![0; LIMITS.wal_file_bytes as usize - mark.len()];
+            let content = [IoSlice::new(&mark), IoSlice::new(&zeroes)];
             let filled = self
                 .disk
-                .write_at(&file, 0, &[IoSlice::new(&zeroes)])
+                .write_at(&file, 0, &content)
                 .and_then(|()| self.disk.sync(&file))
                 .and_then(|()| self.disk.rename(&unfinished, &target));
             if let Err(error) = filled {
@@ -408,6 +436,16 @@ pub fn topic_name(key: ReplicaKey) -> String {
 pub fn wal_paths(disk: &SimDisk) -> Vec<(PathBuf, Vec<u8>)> {
     let is_wal = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "wal");
     disk.files().into_iter().filter(|(path, _)| is_wal(path)).collect()
+}
+
+/// Overwrites a piece of a file, durably.
+pub fn write_durably(disk: &SimDisk, path: &Path, position: u64, bytes: &[u8]) {
+    let written = disk.open(path, OpenMode::Write).and_then(|file| {
+        disk.write_at(&file, position, &[IoSlice::new(bytes)])?;
+        disk.sync(&file)
+    });
+    // A disk that is about to die takes nothing more.
+    drop(written);
 }
 
 /// A moment.

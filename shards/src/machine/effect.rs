@@ -214,8 +214,6 @@ pub struct WalStart {
     pub uncovered_bytes: u64,
     /// Files before `file` that hold such commits, oldest first, and the last commit of each.
     pub full: Vec<(WalFileSeq, Lsn)>,
-    /// A file of the usual size, prepared to follow `file`.
-    pub spare: Option<WalFileSeq>,
     /// Files that may be recycled.
     pub free: Vec<WalFileSeq>,
 }
@@ -232,7 +230,6 @@ impl WalStart {
             checkpointed: Lsn(next_lsn.0.saturating_sub(1)),
             uncovered_bytes: 0,
             full: Vec::new(),
-            spare: None,
             free: Vec::new(),
         }
     }

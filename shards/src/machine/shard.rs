@@ -53,11 +53,11 @@ pub struct ShardLimits {
 impl Default for ShardLimits {
     fn default() -> Self {
         Self {
-            wal_file_bytes: 64 << 20,
-            wal_files_max: 8,
+            wal_file_bytes: 32 << 20,
+            wal_files_max: 6,
             commit_bytes_max: 4 << 20,
             commits_in_flight_max: 2,
-            round_bytes: 64 << 20,
+            round_bytes: 32 << 20,
             round_age_ms: 5000,
             tail_cache_bytes: 256 << 20,
             tail_cache_idle_ms: 30_000,
@@ -119,12 +119,7 @@ impl ShardMachine {
             limits,
             life: Life::Running,
             partitions: Partitions::default(),
-            rounds: Rounds::new(
-                round_limits,
-                wal.checkpointed,
-                wal.uncovered_bytes,
-                recovered,
-            ),
+            rounds: Rounds::new(round_limits, wal.checkpointed, wal.uncovered_bytes, recovered),
             wal: WalQueue::new(wal_limits, wal),
             requests: Requests::default(),
             parked: Parked::default(),

@@ -162,7 +162,7 @@ impl WalQueue {
         let durable = Lsn(start.next_lsn.0 - 1);
         assert!(start.checkpointed <= durable, "only what is durable is checkpointed");
         let files = start.full.iter().map(|(seq, _)| *seq).chain([start.file]);
-        let newest_seq = files.chain(start.spare).chain(start.free.iter().copied()).max();
+        let newest_seq = files.chain(start.free.iter().copied()).max();
         let full = |(seq, last_lsn)| FullFile { seq, last_lsn };
         let mut queue = Self {
             limits,
@@ -175,7 +175,7 @@ impl WalQueue {
             active: start.file,
             active_bytes: start.file_bytes,
             position: start.position,
-            spare: start.spare.map_or(Spare::Absent, |seq| Spare::Ready { seq }),
+            spare: Spare::Absent,
             lacks_space: false,
             full: start.full.into_iter().map(full).collect(),
             free: start.free.into(),

@@ -26,7 +26,7 @@ use crate::io::process::{
 };
 use crate::io::runtime::{self, ExecutorPlan, TaskQueues};
 use crate::io::store_thread::{self, Storage, StoreQueue};
-use crate::io::wal_files::{Prepared, Wanted, WalFilePreparer};
+use crate::io::wal_files::{Prepared, WalFilePreparer};
 use crate::io::wal_writer::{WalWriter, WriteHook};
 use crate::machine::effect::{NoSpace, RecoveredPartition, StoreReply, WalStart};
 use crate::machine::shard::{ShardLimits, ShardMachine};
@@ -63,7 +63,7 @@ pub struct ShardPlan {
     pub spin_before_park: Duration,
     /// Bounds of its machine.
     pub limits: ShardLimits,
-    /// Where its WAL goes on: files that are prepared.
+    /// Where its WAL goes on.
     pub wal: WalStart,
     /// Its storage.
     pub store: Box<dyn Storage>,
@@ -400,9 +400,6 @@ async fn build<T>(seat: Seat<T>) -> io::Result<(Rc<Core>, Ears, Inboxes<T>, Task
     let name = directory.join(file_name(seat.wal.file));
     // The first file that this executor opens for direct IO; see `wal_writer`.
     let wal = WalWriter::open(id, directory, seat.wal.file, seat.write_hook).await?;
-    if let Some(seq) = seat.wal.spare {
-        wal.file_prepared(Wanted { seq, recycle: None }).await;
-    }
     let keys = seat.recovered.iter().map(|found| found.state.key).collect();
     tracing::debug!(shard = %id, file = %name.display(), "shard starts");
     let (port, ears) = seat.mesh.sit();

@@ -93,6 +93,8 @@ struct State {
     quota: Option<u64>,
     failing_syncs: bool,
     lying_syncs: bool,
+    lying_file_syncs: bool,
+    lying_dir_syncs: bool,
     changes: u64,
     changes_left: Option<u64>,
 }
@@ -159,6 +161,16 @@ impl SimDisk {
     /// Lets every sync of the filesystem say that it was done while it was not, or no longer.
     pub fn lie_about_syncs(&self, lying: bool) {
         self.state.borrow_mut().lying_syncs = lying;
+    }
+
+    /// Lets every sync of a file say that it was done while it was not, or no longer.
+    pub fn lie_about_file_syncs(&self, lying: bool) {
+        self.state.borrow_mut().lying_file_syncs = lying;
+    }
+
+    /// Lets every sync of a directory say that it was done while it was not, or no longer.
+    pub fn lie_about_dir_syncs(&self, lying: bool) {
+        self.state.borrow_mut().lying_dir_syncs = lying;
     }
 
     /// Lets everything fail after `changes` more changes, as seen from a process that is about to
@@ -473,7 +485,9 @@ impl Disk for SimDisk {
         if state.failing_syncs {
             return Err(io::Error::other("sync failed"));
         }
-        state.content(file)?.sync();
+        if !state.lying_file_syncs {
+            state.content(file)?.sync();
+        }
         Ok(())
     }
 
@@ -500,7 +514,9 @@ impl Disk for SimDisk {
         if state.failing_syncs {
             return Err(io::Error::other("sync failed"));
         }
-        state.settle_names(|path| path.parent() == Some(dir));
+        if !state.lying_dir_syncs {
+            state.settle_names(|path| path.parent() == Some(dir));
+        }
         Ok(())
     }
 

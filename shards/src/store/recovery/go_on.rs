@@ -6,7 +6,7 @@
 //! the old checkpoints, and a WAL that is longer by what came since.
 //!
 //! What has to be true on the disk before a shard writes its next commit:
-//! - Every commit that counts is durable. One that nobody had seen finished may be in a cache.
+//! - Every commit that counts is durable: `wal` has seen to that before anything followed from it.
 //! - No commit that does not count can be read any more, since its number is going to be used again.
 //! - The names of the files are durable, since one of them may have been made a moment before the end.
 //!
@@ -47,11 +47,7 @@ pub struct Tail {
     pub checkpointed: Lsn,
     /// Commits up to this one count.
     pub last: Lsn,
-    /// Commits up to this one are durable for certain.
-    pub durable: Lsn,
-    /// The files from this one on, by place, were read.
-    pub first_file: usize,
-    /// Where the commits of those files lie, whether they count or not.
+    /// Where the commits of the files that were read lie, whether they count or not.
     pub extents: Vec<Extent>,
 }
 
@@ -61,16 +57,15 @@ struct Plan {
     start: WalStart,
     /// Commits that do not count.
     void: Vec<Extent>,
-    /// Files with commits that count and may not be durable.
-    unproven: Vec<WalFileSeq>,
 }
 
-/// Whether today's `shards` shards are those there were, each with a WAL and a checkpoint that it counts
-/// from.
+/// Whether today's `shards` shards are those there were, each with a checkpoint and a commit behind which
+/// its WAL can go on.
 pub fn are_same(shards: u16, old: &[OldShard]) -> bool {
     let whole = |old: &OldShard| {
         let is_whole = |(_, bytes): &(WalFileSeq, u64)| bytes.is_multiple_of(BLOCK_BYTES);
-        old.tail.is_some() && !old.files.is_empty() && old.files.iter().all(is_whole)
+        let counts = |tail: &Tail| tail.extents.iter().any(|extent| extent.lsn <= tail.last);
+        old.tail.as_ref().is_some_and(counts) && old.files.iter().all(is_whole)
     };
     let numbers = old.iter().map(|old| old.shard);
     numbers.eq((0..shards).map(ShardId)) && old.iter().all(whole)
@@ -80,19 +75,13 @@ pub fn are_same(shards: u16, old: &[OldShard]) -> bool {
 pub fn go_on<D: Disk>(
     disk: &D,
     data: &Path,
-    wal_file_bytes: u64,
     old: Vec<OldShard>,
 ) -> Result<Vec<WalStart>, RecoveryError> {
     let starts = disk.map_all(old, |disk, old| {
-        let plan = plan(&old, wal_file_bytes);
+        let plan = plan(&old);
         for extent in &plan.void {
             let path = paths::wal_file(data, old.shard, extent.file);
             erase(disk, &path, extent).map_err(at(&path))?;
-        }
-        for seq in &plan.unproven {
-            let path = paths::wal_file(data, old.shard, *seq);
-            let file = disk.open(&path, OpenMode::Write).map_err(at(&path))?;
-            disk.sync(&file).map_err(at(&path))?;
         }
         let dir = paths::wal_dir(data, old.shard);
         disk.sync_dir(&dir).map_err(at(&dir))?;
@@ -101,13 +90,12 @@ pub fn go_on<D: Disk>(
     starts.into_iter().collect()
 }
 
-fn plan(old: &OldShard, wal_file_bytes: u64) -> Plan {
+fn plan(old: &OldShard) -> Plan {
     let tail = old.tail.as_ref().expect("the caller has asked whether there is one");
     let (counted, void): (Vec<Extent>, Vec<Extent>) =
         tail.extents.iter().partition(|extent| extent.lsn <= tail.last);
-    // Without any commit the oldest of the files that were read is the first to be written.
     let file = counted.iter().map(|extent| extent.file).max();
-    let file = file.unwrap_or(old.files[tail.first_file].0);
+    let file = file.expect("the caller has asked whether there is a commit that counts");
     let ends = counted.iter().filter(|extent| extent.file == file).map(|extent| extent.end);
     let uncovered = || counted.iter().filter(|extent| extent.lsn > tail.checkpointed);
     let mut start = WalStart {
@@ -121,19 +109,12 @@ fn plan(old: &OldShard, wal_file_bytes: u64) -> Plan {
         match last {
             _ if *seq == file => start.file_bytes = *bytes,
             Some(last) => start.full.push((*seq, last)),
-            None if *seq > file && *bytes == wal_file_bytes && start.spare.is_none() => {
-                start.spare = Some(*seq);
-            }
+            // The one prepared to be next as well: a torn commit may lie in it where nobody has looked, and
+            // would be of its generation.
             None => start.free.push(*seq),
         }
     }
-    let mut unproven: Vec<WalFileSeq> = counted
-        .iter()
-        .filter(|extent| extent.lsn > tail.durable)
-        .map(|extent| extent.file)
-        .collect();
-    unproven.dedup();
-    Plan { start, void, unproven }
+    Plan { start, void }
 }
 
 /// Overwrites a commit with zeroes, durably.
@@ -186,14 +167,8 @@ mod tests {
         // 3 was freed; 4 is full and covered by the checkpoint, up to its last commit; 5 is full.
         let extents: Vec<Extent> =
             extents(4, 10..=12).chain(extents(5, 13..=15)).chain(extents(6, 16..=17)).collect();
-        let tail = Tail {
-            checkpointed: Lsn(12),
-            last: Lsn(17),
-            durable: Lsn(14),
-            first_file: 1,
-            extents,
-        };
-        let plan = plan(&old(&[3, 4, 5, 6, 7, 8], tail), FILE_BYTES);
+        let tail = Tail { checkpointed: Lsn(12), last: Lsn(17), extents };
+        let plan = plan(&old(&[3, 4, 5, 6, 7, 8], tail));
         assert_eq!(
             plan.start,
             WalStart {
@@ -204,11 +179,9 @@ mod tests {
                 checkpointed: Lsn(12),
                 uncovered_bytes: 5 * BLOCK_BYTES,
                 full: vec![(WalFileSeq(5), Lsn(15))],
-                spare: Some(WalFileSeq(7)),
-                free: vec![WalFileSeq(3), WalFileSeq(4), WalFileSeq(8)],
+                free: [3, 4, 7, 8].map(WalFileSeq).to_vec(),
             }
         );
-        assert_eq!(plan.unproven, [WalFileSeq(5), WalFileSeq(6)]);
         assert_eq!(plan.void, []);
     }
 
@@ -216,53 +189,26 @@ mod tests {
     fn commits_behind_the_last_that_counts_are_void_wherever_they_lie() {
         // 12 is torn; 13 went to the next file.
         let torn: Vec<Extent> = extents(4, 10..=12).chain(extents(5, 13..=13)).collect();
-        let tail = Tail {
-            checkpointed: Lsn(9),
-            last: Lsn(11),
-            durable: Lsn(11),
-            first_file: 0,
-            extents: torn.clone(),
-        };
-        let plan = plan(&old(&[4, 5], tail), FILE_BYTES);
+        let tail = Tail { checkpointed: Lsn(9), last: Lsn(11), extents: torn.clone() };
+        let plan = plan(&old(&[4, 5], tail));
         assert_eq!(plan.void, torn[2..]);
         let start = plan.start;
         assert_eq!((start.file, start.position), (WalFileSeq(4), 2 * BLOCK_BYTES));
-        assert_eq!((start.next_lsn, start.spare), (Lsn(12), Some(WalFileSeq(5))));
-    }
-
-    #[test]
-    fn a_wal_without_commits_begins_with_its_oldest_file() {
-        let tail = Tail {
-            checkpointed: Lsn(30),
-            last: Lsn(30),
-            durable: Lsn(30),
-            first_file: 0,
-            extents: Vec::new(),
-        };
-        let plan = plan(&old(&[4, 5], tail), FILE_BYTES);
-        let expected = WalStart {
-            spare: Some(WalFileSeq(5)),
-            ..WalStart::empty(Lsn(31), WalFileSeq(4), FILE_BYTES)
-        };
-        assert_eq!(plan.start, expected);
+        assert_eq!((start.next_lsn, start.free), (Lsn(12), vec![WalFileSeq(5)]));
     }
 
     #[test]
     fn other_shards_or_missing_pieces_are_not_gone_on_with() {
-        let tail = Tail {
-            checkpointed: Lsn(30),
-            last: Lsn(30),
-            durable: Lsn(30),
-            first_file: 0,
-            extents: Vec::new(),
-        };
+        let tail =
+            Tail { checkpointed: Lsn(30), last: Lsn(30), extents: extents(4, 28..=30).collect() };
         let whole = |shard| OldShard { shard: ShardId(shard), ..old(&[4], tail.clone()) };
         assert!(are_same(2, &[whole(0), whole(1)]));
         assert!(!are_same(1, &[whole(0), whole(1)]));
         assert!(!are_same(3, &[whole(0), whole(1)]));
         assert!(!are_same(2, &[whole(0), whole(2)]));
         assert!(!are_same(1, &[OldShard { tail: None, ..whole(0) }]));
-        assert!(!are_same(1, &[OldShard { files: Vec::new(), ..whole(0) }]));
+        let empty = Tail { extents: Vec::new(), ..tail.clone() };
+        assert!(!are_same(1, &[OldShard { tail: Some(empty), ..whole(0) }]));
         let ragged = vec![(WalFileSeq(4), BLOCK_BYTES + 1)];
         assert!(!are_same(1, &[OldShard { files: ragged, ..whole(0) }]));
         assert!(!are_same(1, &[]));

@@ -1,8 +1,9 @@
 //! From the files that a crash left to partitions that can be served.
 //!
-//! 1. Every old shard's WAL is read and judged: what counts, what was torn, what is damaged.
+//! 1. Every old shard's checkpoint and WAL are read, and the WAL is judged: what counts, what was torn, what
+//!    is damaged. What counts, and the checkpoint, are durable before anything follows from them.
 //! 2. The entries are folded into what each partition's log must look like.
-//! 3. Each partition's files are inspected against that. Up to here nothing is written: damage to
+//! 3. Each partition's files are inspected against that. Up to here nothing is changed: damage to
 //!    what was acknowledged refuses the start, unless its loss is accepted.
 //! 4. The segments are cut, completed and indexed, in the page cache.
 //! 5. Where the shards are those of before and nothing is given up, their WALs are gone on with, as if the
@@ -213,7 +214,7 @@ pub fn recover_in_phases<D: Disk>(
     let applied = apply(disk, input, inspections, &mut report)?;
     done(Phase::PartitionsApplied);
     let wal = if nothing_given_up && applied.is_covered && go_on::are_same(input.shards, &shards) {
-        let wal = go_on::go_on(disk, &input.data, input.wal_file_bytes, shards)?;
+        let wal = go_on::go_on(disk, &input.data, shards)?;
         report.extend(wal.iter().enumerate().map(|(shard, wal)| {
             format!("shard {shard}: goes on at LSN {} in file {}", wal.next_lsn, wal.file)
         }));

@@ -1,6 +1,6 @@
 //! Reading and judging the WALs of the shards there were.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::Path;
 
@@ -59,14 +59,14 @@ pub fn read<D: Disk>(disk: &D, data: &Path) -> Result<WalState, RecoveryError> {
         last_lsn: Lsn(0),
         is_unfinished: false,
     };
-    let overall = read_checkpoint(disk, &paths::recovery_checkpoint(data), &mut state.report)?;
     let shards_dir = paths::shards_dir(data);
+    disk.sync_dir(&shards_dir).map_err(at(&shards_dir))?;
+    let overall = read_checkpoint(disk, &paths::recovery_checkpoint(data), &mut state.report)?;
     let entries = disk.list(&shards_dir).map_err(at(&shards_dir))?;
     let number = |entry: &DirEntry| entry.name.parse().ok().filter(|_| entry.is_dir).map(ShardId);
     let mut shards: Vec<ShardId> = entries.iter().filter_map(number).collect();
     shards.sort_unstable();
-    let found =
-        disk.map_all(shards, |disk, shard| read_shard(disk, data, shard, overall.as_ref()));
+    let found = disk.map_all(shards, |disk, shard| read_shard(disk, data, shard, overall.as_ref()));
     // LSNs grow over all shards whenever partitions move between them, so this is the order of time for
     // every partition, wherever it lived.
     let mut commits = BTreeMap::new();
@@ -131,6 +131,10 @@ fn read_shard<D: Disk>(
     overall: Option<&Checkpoint>,
 ) -> Result<ShardFound, RecoveryError> {
     let (mut report, mut damages) = (Vec::new(), Vec::new());
+    // The process before may have ended between giving the checkpoint its name and making that durable.
+    // The WAL that it covers must not be freed before the name is.
+    let dir = paths::shard_dir(data, shard);
+    disk.sync_dir(&dir).map_err(at(&dir))?;
     let own = read_checkpoint(disk, &paths::checkpoint(data, shard), &mut report)?;
     let files = wal_files(disk, data, shard)?;
     let base = overall.or(own.as_ref()).map(|checkpoint| checkpoint.lsn);
@@ -141,10 +145,10 @@ fn read_shard<D: Disk>(
     if own.is_none() && overall.is_none() && !files.is_empty() {
         report.push(format!("shard {shard}: no checkpoint, reading the last segments"));
     }
-    let needed_from = first_needed(disk, data, shard, &files, base)?;
-    let found = Found::read(disk, data, shard, &files[needed_from..], base)?;
+    let found = Found::read(disk, data, shard, &needed(disk, data, shard, &files, base)?, base)?;
     let headers = found.commits.iter().map(|(lsn, commit)| (*lsn, commit.durable));
     let judgement = judge(base, headers);
+    found.make_durable(disk, data, shard, &judgement)?;
     for (from, to) in &judgement.missing {
         let entries = found.salvage(disk, data, shard, &files, *from, *to)?;
         name_missing(shard, *from, *to, &entries, &mut damages);
@@ -160,8 +164,6 @@ fn read_shard<D: Disk>(
     let tail = own.as_ref().map(|own| Tail {
         checkpointed: own.lsn,
         last: judgement.last,
-        durable: judgement.durable,
-        first_file: needed_from,
         extents: found.extents,
     });
     let (mut commits, mut bytes) = (Vec::new(), 0);
@@ -201,34 +203,42 @@ fn wal_files<D: Disk>(
     Ok(entries.iter().filter_map(file).collect())
 }
 
-/// The oldest file that may hold a commit beyond `base`.
+/// The files that may hold a commit beyond `base`, of `files`, which are all there are, oldest first.
 ///
 /// LSNs grow from one file to the next, so where a file begins with a commit that is at most the next
-/// one after `base`, no earlier file has anything beyond it: those wait to be recycled.
-fn first_needed<D: Disk>(
+/// one after `base`, no earlier file has anything beyond it: those wait to be recycled. A file that
+/// says that it is unused holds nothing that was ever acknowledged.
+fn needed<D: Disk>(
     disk: &D,
     data: &Path,
     shard: ShardId,
     files: &[(WalFileSeq, u64)],
     base: Option<Lsn>,
-) -> Result<usize, RecoveryError> {
-    let Some(base) = base else { return Ok(0) };
+) -> Result<Vec<(WalFileSeq, u64)>, RecoveryError> {
     let mut block = vec![0; BLOCK_BYTES as usize];
-    for (index, (seq, _)) in files.iter().enumerate().rev() {
+    let mut needed = Vec::new();
+    for (seq, bytes) in files.iter().rev() {
         let path = paths::wal_file(data, shard, *seq);
         let file = disk.open(&path, OpenMode::Read).map_err(at(&path))?;
         let read = disk.read_at(&file, 0, &mut block).map_err(at(&path))?;
-        let begins_by_base = CommitHeader::parse(&block[..read]).is_some_and(|header| {
-            header.shard == shard
-                && header.generation == *seq
-                && header.position == 0
-                && header.lsn <= base.next()
-        });
-        if begins_by_base {
-            return Ok(index);
+        if wal::is_unused(&block[..read], shard, *seq) {
+            continue;
+        }
+        needed.push((*seq, *bytes));
+        let begins_by = |base: Lsn| {
+            CommitHeader::parse(&block[..read]).is_some_and(|header| {
+                header.shard == shard
+                    && header.generation == *seq
+                    && header.position == 0
+                    && header.lsn <= base.next()
+            })
+        };
+        if base.is_some_and(begins_by) {
+            break;
         }
     }
-    Ok(0)
+    needed.reverse();
+    Ok(needed)
 }
 
 /// What damaged commits held, as far as they still say; for the message.
@@ -340,6 +350,27 @@ impl Found {
                     self.damaged.insert(header.lsn, entries);
                 }
             }
+        }
+        Ok(())
+    }
+
+    /// Syncs the files of commits that count and that nobody has seen finished.
+    ///
+    /// The process that wrote them may have ended before the device had given up its cache. What follows from
+    /// them, the removal of segments below a log start for one, must not outlive them.
+    fn make_durable<D: Disk>(
+        &self,
+        disk: &D,
+        data: &Path,
+        shard: ShardId,
+        judgement: &Judgement,
+    ) -> Result<(), RecoveryError> {
+        let counts = |(lsn, _): &(&Lsn, &FoundCommit)| **lsn <= judgement.last;
+        let unproven = self.commits.range(judgement.durable.next()..).filter(counts);
+        for seq in unproven.map(|(_, commit)| commit.file).collect::<BTreeSet<_>>() {
+            let path = paths::wal_file(data, shard, seq);
+            let file = disk.open(&path, OpenMode::Read).map_err(at(&path))?;
+            disk.sync(&file).map_err(at(&path))?;
         }
         Ok(())
     }

@@ -147,7 +147,7 @@ impl World {
             files: [(start.file, Lsn(start.next_lsn.0 - 1))]
                 .into_iter()
                 .chain(start.full.iter().copied())
-                .chain(start.free.iter().chain(&start.spare).map(|seq| (*seq, Lsn(0))))
+                .chain(start.free.iter().map(|seq| (*seq, Lsn(0))))
                 .collect(),
         };
         self.wals = recovered.wal.iter().map(wal).collect();
@@ -269,16 +269,21 @@ impl World {
         let free =
             self.wals[shard].files.iter().find(|(old, last)| **old != current && last.0 == 0);
         let free = free.map(|(seq, _)| *seq);
+        let mark = wal::unused_block(id, seq);
         match free {
             Some(old) => {
                 let from = paths::wal_file(&data(), id, old);
+                let file = self.disk.open(&from, OpenMode::Write).map_err(|_| Dead)?;
+                self.disk.write_at(&file, 0, &[IoSlice::new(&mark)]).map_err(|_| Dead)?;
+                self.disk.sync(&file).map_err(|_| Dead)?;
                 self.disk.rename(&from, &path).map_err(|_| Dead)?;
                 self.wals[shard].files.remove(&old);
             }
             None => {
                 let file = self.disk.open(&path, OpenMode::Write).map_err(|_| Dead)?;
-                let zeroes = vec![0; WAL_FILE_BYTES as usize];
-                self.disk.write_at(&file, 0, &[IoSlice::new(&zeroes)]).map_err(|_| Dead)?;
+                let zeroes = vec![0; WAL_FILE_BYTES as usize - mark.len()];
+                let content = [IoSlice::new(&mark), IoSlice::new(&zeroes)];
+                self.disk.write_at(&file, 0, &content).map_err(|_| Dead)?;
                 self.disk.sync(&file).map_err(|_| Dead)?;
             }
         }
