@@ -205,7 +205,7 @@ impl ShardMachine {
     /// Deletes a partition. Its files go once the WAL says so.
     pub fn close_partition(&mut self, now: Now, key: ReplicaKey, out: &mut Vec<Effect>) {
         self.rounds.known(&key);
-        let Some(slot) = self.partitions.slot(&key) else { return };
+        let Some(slot) = self.partitions.slot(&key) else { return self.pump(now, out) };
         self.waits.answer_all(slot, &mut self.partitions, out);
         let mut partition = self.partitions.remove(slot).expect("a key names an open slot");
         for waiter in partition.ack_waiters.take() {

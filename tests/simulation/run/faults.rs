@@ -248,12 +248,13 @@ impl World {
     /// nothing is lost.
     pub(super) fn rot(&mut self) -> Result<(), Breach> {
         self.fill_disk(false);
-        // Everything that was acknowledged is followed by a seal, and most of it is in the WAL only.
-        for _ in 0..2 {
+        // Everything that was acknowledged is followed by a seal, and most of it is in the WAL only. For
+        // want of space the seal's file may have been refused, and is asked for again.
+        for _ in 0..3 {
             while !self.node.is_quiet() {
                 self.perform_one()?;
             }
-            self.micros += 50_000;
+            self.micros += 1_100_000;
             self.tick()?;
         }
         let whole_disk = std::mem::replace(&mut self.disk, SimDisk::new());
