@@ -8,7 +8,7 @@ use bytes::Bytes;
 use chronik_shards::format::record_batch::{Batches, StoredBatch};
 use chronik_shards::format::wal;
 use chronik_shards::machine::effect::{
-    Commit, Effect, NoSpace, SegmentMeta, StoreJob, StoreReply, WalStart,
+    Commit, Effect, NoSpace, SegmentMeta, StoreJob, StoreReply, WalEntry, WalStart,
 };
 use chronik_shards::machine::input::{
     FetchData, FetchError, FetchInput, FetchPartition, PartitionConfig, PartitionSpec,
@@ -430,6 +430,54 @@ impl Node {
 /// Every topic has one name, out of its id.
 pub fn topic_name(key: ReplicaKey) -> String {
     format!("topic-{}", key.topic_id.0[0])
+}
+
+/// What WAL files hold, a line a commit; for traces.
+pub fn wal_lines(disk: &SimDisk) -> Vec<String> {
+    let mut lines = Vec::new();
+    for (path, bytes) in wal_paths(disk) {
+        let name = path.file_name().and_then(|name| name.to_str()).expect("a WAL file's name");
+        let seq = wal::parse_file_name(name).expect("a WAL file's name");
+        let shard = path.ancestors().nth(2).and_then(|dir| dir.file_name()?.to_str()?.parse().ok());
+        let shard = ShardId(shard.expect("a shard's directory"));
+        let read = |position: u64, out: &mut [u8]| {
+            out.copy_from_slice(&bytes[position as usize..position as usize + out.len()]);
+            Ok(())
+        };
+        let mut scanner = wal::Scanner::new(shard, seq, bytes.len() as u64, read);
+        lines.push(format!("{}: unused {}", path.display(), {
+            bytes
+                .get(..wal::BLOCK_BYTES as usize)
+                .is_some_and(|block| wal::is_unused(block, shard, seq))
+        }));
+        while let Ok(Some(scanned)) = scanner.next_commit() {
+            let header = *scanned.header();
+            let entries = match scanned {
+                wal::Scanned::Commit { payload, .. } => {
+                    wal::decode_entries(&payload, header.entry_count).map_or_else(
+                        |error| error.to_string(),
+                        |entries| entries.iter().map(entry_line).collect::<Vec<_>>().join(", "),
+                    )
+                }
+                wal::Scanned::Damaged { .. } => "damaged".to_owned(),
+            };
+            let (lsn, durable, at) = (header.lsn, header.durable, header.position);
+            lines.push(format!("  {lsn} at {at}, durable {durable}: {entries}"));
+        }
+    }
+    lines
+}
+
+fn entry_line(entry: &WalEntry) -> String {
+    match entry {
+        WalEntry::Batch { key, batch } => {
+            format!("{key} {}..{}", batch.header.base_offset, batch.end_offset())
+        }
+        WalEntry::Opened { key, .. } => format!("{key} opened"),
+        WalEntry::LogStart { key, log_start_offset } => format!("{key} from {log_start_offset}"),
+        WalEntry::Truncated { key, end_offset } => format!("{key} cut at {end_offset}"),
+        WalEntry::Closed { key } => format!("{key} closed"),
+    }
 }
 
 /// Paths of WAL files on a disk.

@@ -201,6 +201,9 @@ impl World {
         let mut effects = Vec::new();
         let (known, deleted) = (&self.known, &self.deleted);
         let before = node::wal_paths(&self.disk);
+        if self.has_trace {
+            node::wal_lines(&self.disk).iter().for_each(|line| println!("{line}"));
+        }
         self.disk.lie_about_file_syncs(self.bug == Some(Bug::CacheTrusted));
         self.disk.lie_about_dir_syncs(self.bug == Some(Bug::NamesTrusted));
         let node = Node::start(&self.disk, shards, known, deleted, epoch, now, &mut effects);

@@ -7,7 +7,9 @@
 //!
 //! What has to be true on the disk before a shard writes its next commit:
 //! - Every commit that counts is durable: `wal` has seen to that before anything followed from it.
-//! - No commit that does not count can be read any more, since its number is going to be used again.
+//! - No commit that does not count can be read any more, since its number is going to be used again. It is
+//!   overwritten; and a file that says that it is unused, behind whose first block a torn commit may lie, gets
+//!   another generation.
 //! - The names of the files are durable, since one of them may have been made a moment before the end.
 //!
 //! Deliberately absent: other shards than there were, and anything that has to be given up. That is for
@@ -49,6 +51,8 @@ pub struct Tail {
     pub last: Lsn,
     /// Where the commits of the files that were read lie, whether they count or not.
     pub extents: Vec<Extent>,
+    /// Files that were not read because they say that they hold nothing.
+    pub unused: Vec<WalFileSeq>,
 }
 
 /// What a shard goes on with, and what has to be done before.
@@ -57,6 +61,8 @@ struct Plan {
     start: WalStart,
     /// Commits that do not count.
     void: Vec<Extent>,
+    /// Files that get another name, and with it another generation.
+    renamed: Vec<(WalFileSeq, WalFileSeq)>,
 }
 
 /// Whether today's `shards` shards are those there were, each with a checkpoint and a commit behind which
@@ -83,6 +89,11 @@ pub fn go_on<D: Disk>(
             let path = paths::wal_file(data, old.shard, extent.file);
             erase(disk, &path, extent).map_err(at(&path))?;
         }
+        for (from, to) in &plan.renamed {
+            let path = paths::wal_file(data, old.shard, *from);
+            let renamed = paths::wal_file(data, old.shard, *to);
+            disk.rename(&path, &renamed).map_err(at(&path))?;
+        }
         let dir = paths::wal_dir(data, old.shard);
         disk.sync_dir(&dir).map_err(at(&dir))?;
         Ok(plan.start)
@@ -104,17 +115,22 @@ fn plan(old: &OldShard) -> Plan {
         uncovered_bytes: uncovered().map(|extent| extent.end - extent.position).sum(),
         ..WalStart::empty(tail.last.next(), file, 0)
     };
+    let mut newest = old.files.iter().map(|(seq, _)| *seq).max().unwrap_or(file);
+    let mut renamed = Vec::new();
     for (seq, bytes) in &old.files {
         let last = uncovered().filter(|extent| extent.file == *seq).map(|extent| extent.lsn).max();
         match last {
             _ if *seq == file => start.file_bytes = *bytes,
             Some(last) => start.full.push((*seq, last)),
-            // The one prepared to be next as well: a torn commit may lie in it where nobody has looked, and
-            // would be of its generation.
+            None if tail.unused.contains(seq) => {
+                newest = newest.next();
+                renamed.push((*seq, newest));
+                start.free.push(newest);
+            }
             None => start.free.push(*seq),
         }
     }
-    Plan { start, void }
+    Plan { start, void, renamed }
 }
 
 /// Overwrites a commit with zeroes, durably.
@@ -167,7 +183,8 @@ mod tests {
         // 3 was freed; 4 is full and covered by the checkpoint, up to its last commit; 5 is full.
         let extents: Vec<Extent> =
             extents(4, 10..=12).chain(extents(5, 13..=15)).chain(extents(6, 16..=17)).collect();
-        let tail = Tail { checkpointed: Lsn(12), last: Lsn(17), extents };
+        let unused = vec![WalFileSeq(7), WalFileSeq(8)];
+        let tail = Tail { checkpointed: Lsn(12), last: Lsn(17), extents, unused };
         let plan = plan(&old(&[3, 4, 5, 6, 7, 8], tail));
         assert_eq!(
             plan.start,
@@ -179,17 +196,20 @@ mod tests {
                 checkpointed: Lsn(12),
                 uncovered_bytes: 5 * BLOCK_BYTES,
                 full: vec![(WalFileSeq(5), Lsn(15))],
-                free: [3, 4, 7, 8].map(WalFileSeq).to_vec(),
+                free: [3, 4, 9, 10].map(WalFileSeq).to_vec(),
             }
         );
         assert_eq!(plan.void, []);
+        let pair = |from, to| (WalFileSeq(from), WalFileSeq(to));
+        assert_eq!(plan.renamed, [pair(7, 9), pair(8, 10)]);
     }
 
     #[test]
     fn commits_behind_the_last_that_counts_are_void_wherever_they_lie() {
         // 12 is torn; 13 went to the next file.
         let torn: Vec<Extent> = extents(4, 10..=12).chain(extents(5, 13..=13)).collect();
-        let tail = Tail { checkpointed: Lsn(9), last: Lsn(11), extents: torn.clone() };
+        let tail =
+            Tail { checkpointed: Lsn(9), last: Lsn(11), extents: torn.clone(), unused: Vec::new() };
         let plan = plan(&old(&[4, 5], tail));
         assert_eq!(plan.void, torn[2..]);
         let start = plan.start;
@@ -199,8 +219,12 @@ mod tests {
 
     #[test]
     fn other_shards_or_missing_pieces_are_not_gone_on_with() {
-        let tail =
-            Tail { checkpointed: Lsn(30), last: Lsn(30), extents: extents(4, 28..=30).collect() };
+        let tail = Tail {
+            checkpointed: Lsn(30),
+            last: Lsn(30),
+            extents: extents(4, 28..=30).collect(),
+            unused: Vec::new(),
+        };
         let whole = |shard| OldShard { shard: ShardId(shard), ..old(&[4], tail.clone()) };
         assert!(are_same(2, &[whole(0), whole(1)]));
         assert!(!are_same(1, &[whole(0), whole(1)]));

@@ -145,7 +145,8 @@ fn read_shard<D: Disk>(
     if own.is_none() && overall.is_none() && !files.is_empty() {
         report.push(format!("shard {shard}: no checkpoint, reading the last segments"));
     }
-    let found = Found::read(disk, data, shard, &needed(disk, data, shard, &files, base)?, base)?;
+    let Needed { files: needed, unused } = needed(disk, data, shard, &files, base)?;
+    let found = Found::read(disk, data, shard, &needed, base)?;
     let headers = found.commits.iter().map(|(lsn, commit)| (*lsn, commit.durable));
     let judgement = judge(base, headers);
     found.make_durable(disk, data, shard, &judgement)?;
@@ -165,6 +166,7 @@ fn read_shard<D: Disk>(
         checkpointed: own.lsn,
         last: judgement.last,
         extents: found.extents,
+        unused,
     });
     let (mut commits, mut bytes) = (Vec::new(), 0);
     for (lsn, commit) in found.commits.into_iter().filter(|(lsn, _)| *lsn <= judgement.last) {
@@ -203,7 +205,15 @@ fn wal_files<D: Disk>(
     Ok(entries.iter().filter_map(file).collect())
 }
 
-/// The files that may hold a commit beyond `base`, of `files`, which are all there are, oldest first.
+/// The files of a shard that have to be read, and newer ones that have not.
+struct Needed {
+    /// May hold a commit beyond the checkpoint; oldest first, with their sizes.
+    files: Vec<(WalFileSeq, u64)>,
+    /// Say that they were never used.
+    unused: Vec<WalFileSeq>,
+}
+
+/// Finds the files that may hold a commit beyond `base`, of `files`, which are all there are, oldest first.
 ///
 /// LSNs grow from one file to the next, so where a file begins with a commit that is at most the next
 /// one after `base`, no earlier file has anything beyond it: those wait to be recycled. A file that
@@ -214,17 +224,18 @@ fn needed<D: Disk>(
     shard: ShardId,
     files: &[(WalFileSeq, u64)],
     base: Option<Lsn>,
-) -> Result<Vec<(WalFileSeq, u64)>, RecoveryError> {
+) -> Result<Needed, RecoveryError> {
     let mut block = vec![0; BLOCK_BYTES as usize];
-    let mut needed = Vec::new();
+    let mut needed = Needed { files: Vec::new(), unused: Vec::new() };
     for (seq, bytes) in files.iter().rev() {
         let path = paths::wal_file(data, shard, *seq);
         let file = disk.open(&path, OpenMode::Read).map_err(at(&path))?;
         let read = disk.read_at(&file, 0, &mut block).map_err(at(&path))?;
         if wal::is_unused(&block[..read], shard, *seq) {
+            needed.unused.push(*seq);
             continue;
         }
-        needed.push((*seq, *bytes));
+        needed.files.push((*seq, *bytes));
         let begins_by = |base: Lsn| {
             CommitHeader::parse(&block[..read]).is_some_and(|header| {
                 header.shard == shard
@@ -237,7 +248,8 @@ fn needed<D: Disk>(
             break;
         }
     }
-    needed.reverse();
+    needed.files.reverse();
+    needed.unused.reverse();
     Ok(needed)
 }
 
