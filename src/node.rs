@@ -81,6 +81,7 @@ impl Node {
         }
         let _control_core = ControlCore::enter(config.plan.control_cpus.as_deref())
             .map_err(|error| NodeError::System { what: "the affinity mask", error })?;
+        process::keep_free_memory();
         let claim = boot::claim(config)?;
         let listener = BoundListener::bind(config.bind)
             .map_err(|source| BootError::Address { address: config.bind, source })?;

@@ -1,4 +1,4 @@
-//! `kill -9` at random moments under load, each time with another number of shards.
+//! `kill -9` at random moments under load, then a start with the same or another number of shards.
 //!
 //! `CHRONIK_CHAOS_ROUNDS` kills instead of a few, from `CHRONIK_CHAOS_SEED`.
 
@@ -52,7 +52,7 @@ fn campaign(rounds: usize, seed: u64, config: &[(&str, &str)]) {
     println!("chaos: {rounds} rounds, CHRONIK_CHAOS_SEED={seed}");
     let mut random = Random::new(seed);
 
-    let shards = random.between(1, SHARDS_MAX) as u16;
+    let mut shards = random.between(1, SHARDS_MAX) as u16;
     let mut server = Server::start_with(Options::shards(shards));
     let topic = unique("chaos");
     create_topic_with(&mut server.client(), &topic, PARTITIONS as i32, config);
@@ -82,7 +82,10 @@ fn campaign(rounds: usize, seed: u64, config: &[(&str, &str)]) {
             gate.close();
             server.kill9();
             gate.await_parked(WORKERS as usize + 1, ROUND_PATIENCE);
-            let shards = random.between(1, SHARDS_MAX) as u16;
+            // With the same number the WALs are gone on with, with another they begin anew.
+            if random.between(0, 1) == 1 {
+                shards = random.between(1, SHARDS_MAX) as u16;
+            }
             restarts.push(server.restart_with_shards(shards));
             let when = format!("round {round}, {shards} shards, seed {seed}");
             verifier.check(&mut server.client(), &ledger, &when);

@@ -28,6 +28,8 @@ struct Size {
     /// What the hot topic gets before the server is killed.
     hot_bytes: u64,
     window_seconds: u64,
+    /// Restarts of a kind that are measured.
+    restarts: usize,
 }
 
 impl Size {
@@ -40,6 +42,7 @@ impl Size {
                 traffic_bytes: 1 << 30,
                 hot_bytes: 512 << 20,
                 window_seconds: 20,
+                restarts: 5,
             };
         }
         Self {
@@ -49,6 +52,7 @@ impl Size {
             traffic_bytes: 8 << 20,
             hot_bytes: 4 << 20,
             window_seconds: 1,
+            restarts: 2,
         }
     }
 

@@ -135,3 +135,18 @@ fn a_checkpoint_claimed_before_its_sync_is_found() {
 fn a_recovery_without_the_last_commit_is_found() {
     is_found(Bug::LastCommitIgnored);
 }
+
+#[test]
+fn a_recovery_that_trusts_the_cache_is_found() {
+    is_found(Bug::CacheTrusted);
+}
+
+#[test]
+fn a_torn_tail_that_stays_readable_is_found() {
+    is_found(Bug::TornTailKept);
+}
+
+#[test]
+fn a_recovery_that_trusts_names_in_the_cache_is_found() {
+    is_found(Bug::NamesTrusted);
+}

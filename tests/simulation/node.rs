@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 use chronik_shards::format::record_batch::{Batches, StoredBatch};
 use chronik_shards::format::wal;
-use chronik_shards::format::wal_entry::Commit;
+use chronik_shards::format::wal_entry::{Commit, WalEntry};
 use chronik_shards::machine::effect::{
     Effect, NoSpace, SegmentMeta, StoreJob, StoreReply, WalStart,
 };
@@ -66,6 +66,12 @@ pub struct Node {
     disk: SimDisk,
     /// A write could not begin: the process would have ended.
     has_failed: bool,
+    /// Recovery went on with the WALs there were.
+    pub has_gone_on: bool,
+    /// They hold what no checkpoint covers.
+    pub has_uncovered: bool,
+    /// What recovery said.
+    pub report: Vec<String>,
 }
 
 fn data() -> PathBuf {
@@ -115,17 +121,32 @@ impl Node {
                 now: now.wall,
             },
         )?;
+        let partitions = recovered.partitions;
+        let keys = |shard| {
+            let keys = partitions.iter().map(|found| found.state.key);
+            keys.filter(|key| key.shard(shards) == shard).collect()
+        };
         let shard = |((id, wal), logs): ((u16, WalStart), _)| Shard {
-            machine: ShardMachine::start(ShardId(id), LIMITS, wal),
+            machine: ShardMachine::start(ShardId(id), LIMITS, wal, keys(ShardId(id))),
             store: SegmentStore::new(disk.clone(), data(), ShardId(id), logs, 4),
             jobs: VecDeque::new(),
             writes: Vec::new(),
             files_wanted: VecDeque::new(),
         };
+        let has_gone_on = recovered.wal.iter().any(|wal| wal.position > 0);
+        let has_uncovered = recovered.wal.iter().any(|wal| wal.uncovered_bytes > 0);
+        let mut report = recovered.report;
+        report.extend(recovered.wal.iter().map(|wal| format!("{wal:?}")));
         let seats = (0..shards).zip(recovered.wal).zip(recovered.logs);
-        let mut node =
-            Self { shards: seats.map(shard).collect(), disk: disk.clone(), has_failed: false };
-        for found in recovered.partitions {
+        let mut node = Self {
+            shards: seats.map(shard).collect(),
+            disk: disk.clone(),
+            has_failed: false,
+            has_gone_on,
+            has_uncovered,
+            report,
+        };
+        for found in partitions {
             let key = found.state.key;
             node.open(now, key, &known[&key], leader_epoch, Some(found), out);
         }
@@ -272,15 +293,26 @@ impl Node {
     ) -> io::Result<()> {
         let target = paths::wal_file(&data(), shard, seq);
         let directory = paths::wal_dir(&data(), shard);
+        let mark = wal::unused_block(shard, seq);
         if let Some(recycle) = recycle {
-            self.disk.rename(&paths::wal_file(&data(), shard, recycle), &target)?;
+            let old = paths::wal_file(&data(), shard, recycle);
+            let file = self.disk.open(&old, OpenMode::Write)?;
+            self.disk.write_at(&file, 0, &[IoSlice::new(&mark)])?;
+            let bytes = self.disk.bytes(&file)?;
+            if bytes < LIMITS.wal_file_bytes {
+                let zeroes = vec![0; (LIMITS.wal_file_bytes - bytes) as usize];
+                self.disk.write_at(&file, bytes, &[IoSlice::new(&zeroes)])?;
+            }
+            self.disk.sync(&file)?;
+            self.disk.rename(&old, &target)?;
         } else {
             let unfinished = directory.join("next.tmp");
             let file = self.disk.open(&unfinished, OpenMode::Write)?;
-            let zeroes = vec![0; LIMITS.wal_file_bytes as usize];
+            let zeroes = vec![0; LIMITS.wal_file_bytes as usize - mark.len()];
+            let content = [IoSlice::new(&mark), IoSlice::new(&zeroes)];
             let filled = self
                 .disk
-                .write_at(&file, 0, &[IoSlice::new(&zeroes)])
+                .write_at(&file, 0, &content)
                 .and_then(|()| self.disk.sync(&file))
                 .and_then(|()| self.disk.rename(&unfinished, &target));
             if let Err(error) = filled {
@@ -401,10 +433,68 @@ pub fn topic_name(key: ReplicaKey) -> String {
     format!("topic-{}", key.topic_id.0[0])
 }
 
+/// What WAL files hold, a line a commit; for traces.
+pub fn wal_lines(disk: &SimDisk) -> Vec<String> {
+    let mut lines = Vec::new();
+    for (path, bytes) in wal_paths(disk) {
+        let name = path.file_name().and_then(|name| name.to_str()).expect("a WAL file's name");
+        let seq = wal::parse_file_name(name).expect("a WAL file's name");
+        let shard = path.ancestors().nth(2).and_then(|dir| dir.file_name()?.to_str()?.parse().ok());
+        let shard = ShardId(shard.expect("a shard's directory"));
+        let read = |position: u64, out: &mut [u8]| {
+            out.copy_from_slice(&bytes[position as usize..position as usize + out.len()]);
+            Ok(())
+        };
+        let mut scanner = wal::Scanner::new(shard, seq, bytes.len() as u64, read);
+        lines.push(format!("{}: unused {}", path.display(), {
+            bytes
+                .get(..wal::BLOCK_BYTES as usize)
+                .is_some_and(|block| wal::is_unused(block, shard, seq))
+        }));
+        while let Ok(Some(scanned)) = scanner.next_commit() {
+            let header = *scanned.header();
+            let entries = match scanned {
+                wal::Scanned::Commit { payload, .. } => {
+                    wal::decode_entries(&payload, header.entry_count).map_or_else(
+                        |error| error.to_string(),
+                        |entries| entries.iter().map(entry_line).collect::<Vec<_>>().join(", "),
+                    )
+                }
+                wal::Scanned::Damaged { .. } => "damaged".to_owned(),
+            };
+            let (lsn, durable, at) = (header.lsn, header.durable, header.position);
+            lines.push(format!("  {lsn} at {at}, durable {durable}: {entries}"));
+        }
+    }
+    lines
+}
+
+fn entry_line(entry: &WalEntry) -> String {
+    match entry {
+        WalEntry::Batch { key, batch } => {
+            format!("{key} {}..{}", batch.header.base_offset, batch.end_offset())
+        }
+        WalEntry::Opened { key, .. } => format!("{key} opened"),
+        WalEntry::LogStart { key, log_start_offset } => format!("{key} from {log_start_offset}"),
+        WalEntry::Truncated { key, end_offset } => format!("{key} cut at {end_offset}"),
+        WalEntry::Closed { key } => format!("{key} closed"),
+    }
+}
+
 /// Paths of WAL files on a disk.
 pub fn wal_paths(disk: &SimDisk) -> Vec<(PathBuf, Vec<u8>)> {
     let is_wal = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "wal");
     disk.files().into_iter().filter(|(path, _)| is_wal(path)).collect()
+}
+
+/// Overwrites a piece of a file, durably.
+pub fn write_durably(disk: &SimDisk, path: &Path, position: u64, bytes: &[u8]) {
+    let written = disk.open(path, OpenMode::Write).and_then(|file| {
+        disk.write_at(&file, position, &[IoSlice::new(bytes)])?;
+        disk.sync(&file)
+    });
+    // A disk that is about to die takes nothing more.
+    drop(written);
 }
 
 /// A moment.

@@ -43,6 +43,9 @@ pub enum Event {
     Killed,
     PowerLost,
     CrashedInRecovery,
+    CrashedAfterStart,
+    WentOn,
+    WentOnUncovered,
     StoppedInOrder,
     OtherShardCount,
     DamageRefused,
@@ -64,6 +67,9 @@ impl Event {
         Self::Killed,
         Self::PowerLost,
         Self::CrashedInRecovery,
+        Self::CrashedAfterStart,
+        Self::WentOn,
+        Self::WentOnUncovered,
         Self::StoppedInOrder,
         Self::OtherShardCount,
         Self::DamageRefused,
@@ -82,6 +88,12 @@ pub enum Bug {
     CheckpointUnsynced,
     /// Recovery does not see the newest commit of a WAL.
     LastCommitIgnored,
+    /// Recovery goes on from commits that are in a cache only.
+    CacheTrusted,
+    /// Recovery frees WALs by checkpoints whose names are in a cache only.
+    NamesTrusted,
+    /// Recovery uses the numbers of torn commits again and leaves those readable.
+    TornTailKept,
 }
 
 /// What a run came to.
@@ -124,6 +136,8 @@ struct World {
     rng: Rng,
     disk: SimDisk,
     node: Node,
+    /// Shards of the next start.
+    shards: u16,
     model: Model,
     known: BTreeMap<ReplicaKey, Known>,
     deleted: BTreeSet<TopicId>,
@@ -163,6 +177,7 @@ pub fn run(seed: u64, bug: Option<Bug>, has_trace: bool) -> Result<Outcome, Brea
         rng,
         disk,
         node,
+        shards,
         model: Model::default(),
         known: BTreeMap::new(),
         deleted: BTreeSet::new(),

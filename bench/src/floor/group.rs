@@ -16,7 +16,7 @@ use std::task::{Context, Waker};
 use chronik_shards::format::wal::file_name;
 use chronik_shards::io::local::Signal;
 use chronik_shards::io::wal_files::{Wanted, prepare};
-use chronik_shards::model::WalFileSeq;
+use chronik_shards::model::{ShardId, WalFileSeq};
 use glommio::io::{DmaBuffer, DmaFile, OpenOptions};
 
 use super::connection::Answers;
@@ -193,7 +193,8 @@ impl GroupCommit {
 pub(super) async fn open_zeroes(directory: &Path, bytes: u64) -> io::Result<DmaFile> {
     let (seq, place) = (WalFileSeq(1), directory.display());
     let named = |error: &dyn std::fmt::Display| io::Error::other(format!("{place}: {error}"));
-    prepare(directory, bytes, Wanted { seq, recycle: None }).map_err(|error| named(&error))?;
+    let wanted = Wanted { seq, recycle: None };
+    prepare(ShardId(0), directory, bytes, wanted).map_err(|error| named(&error))?;
     let path = directory.join(file_name(seq));
     // For writing only: see `chronik_shards::io::wal_writer`.
     let mut options = OpenOptions::new();
@@ -210,7 +211,6 @@ mod tests {
     use std::os::unix::fs::FileExt;
 
     use chronik_shards::io::runtime::{self, ExecutorPlan, ShardCpus};
-    use chronik_shards::model::ShardId;
 
     use super::*;
 

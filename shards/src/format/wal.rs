@@ -25,6 +25,18 @@
 //!
 //! The header's own CRC makes a damaged payload nameable: number, place and length are known.
 //!
+//! A file that is prepared and holds no commit yet begins with a block that says so, which the first
+//! commit overwrites. Nothing in such a file was ever acknowledged, whatever lies behind:
+//!
+//! | offset | size | field |
+//! | --- | --- | --- |
+//! | 0 | 4 | magic, `CHWU` |
+//! | 4 | 2 | version, 1 |
+//! | 6 | 2 | shard |
+//! | 8 | 8 | generation: the sequence number of the file |
+//! | 16 | 4 | CRC-32C of bytes 0 to 15 |
+//! | 20 | | zeroes |
+//!
 //! An entry:
 //!
 //! | offset | size | field |
@@ -61,6 +73,7 @@ pub const COMMIT_HEADER_BYTES: usize = 56;
 pub const ENTRY_HEADER_BYTES: usize = 28;
 
 const MAGIC: [u8; 4] = *b"CHWL";
+const UNUSED_MAGIC: [u8; 4] = *b"CHWU";
 const VERSION: u16 = 1;
 const BLOCK: usize = BLOCK_BYTES as usize;
 
@@ -130,6 +143,26 @@ pub fn encode(shard: ShardId, commit: &Commit, out: &mut [u8]) {
     writer.put(&payload_crc.to_le_bytes());
     let header_crc = crc32c::crc32c(&out[..52]);
     out[52..56].copy_from_slice(&header_crc.to_le_bytes());
+}
+
+/// The first block of a file that is prepared for `generation` and holds no commit yet.
+#[must_use]
+pub fn unused_block(shard: ShardId, generation: WalFileSeq) -> [u8; BLOCK] {
+    let mut block = [0; BLOCK];
+    let mut writer = Writer { out: &mut block, at: 0 };
+    writer.put(&UNUSED_MAGIC);
+    writer.put(&VERSION.to_le_bytes());
+    writer.put(&shard.0.to_le_bytes());
+    writer.put(&generation.0.to_le_bytes());
+    let crc = crc32c::crc32c(&block[..16]);
+    block[16..20].copy_from_slice(&crc.to_le_bytes());
+    block
+}
+
+/// Whether a file that begins with `block` was prepared for `generation` and never used.
+#[must_use]
+pub fn is_unused(block: &[u8], shard: ShardId, generation: WalFileSeq) -> bool {
+    block == unused_block(shard, generation)
 }
 
 /// Rounds up to whole blocks.

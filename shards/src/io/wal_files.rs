@@ -1,7 +1,8 @@
 //! Prepares WAL files on a thread of its own, so that neither the shard nor the storage thread waits.
 //!
 //! A new file is written full of zeroes around the page cache and synced under another name, then
-//! renamed; a recycled one is only renamed, after a short one (a shard's first) was brought to size. Either way the directory is synced before the file
+//! renamed; a recycled one is only renamed, after a short one (a shard's first) was brought to size. Either
+//! way its first block says that it holds nothing yet, and the directory is synced before the file
 //! counts, so that a file that holds an acknowledged commit can be found after a crash.
 
 use std::cell::RefCell;
@@ -17,7 +18,7 @@ use rustix::fs::FlockOperation;
 
 use super::inbox::InboxSender;
 use super::process::{ProcessMask, THREAD_PREFIX, stop_process};
-use crate::format::wal::{BLOCK_BYTES, file_name};
+use crate::format::wal::{BLOCK_BYTES, file_name, unused_block};
 use crate::model::{ShardId, WalFileSeq};
 
 /// Bytes written at once: large enough to keep a disk busy, small enough to let commits through.
@@ -62,7 +63,7 @@ impl WalFilePreparer {
             .name(format!("{THREAD_PREFIX}walfile-{shard}"))
             .spawn(move || {
                 mask.apply();
-                run(&queue, &directory, file_bytes, &prepared);
+                run(&queue, shard, &directory, file_bytes, &prepared);
             })?;
         Ok((Self { wanted: RefCell::new(Some(wanted)) }, thread))
     }
@@ -83,12 +84,13 @@ impl WalFilePreparer {
 
 fn run(
     queue: &Receiver<Wanted>,
+    shard: ShardId,
     directory: &Path,
     file_bytes: u64,
     prepared: &InboxSender<Prepared>,
 ) {
     while let Ok(wanted) = queue.recv() {
-        let has_space = match prepare(directory, file_bytes, wanted) {
+        let has_space = match prepare(shard, directory, file_bytes, wanted) {
             Ok(()) => true,
             Err(error) if error.kind() == io::ErrorKind::StorageFull => false,
             Err(error) if error.kind() == io::ErrorKind::QuotaExceeded => false,
@@ -145,16 +147,24 @@ fn children(directory: &Path) -> io::Result<Vec<PathBuf>> {
     }
 }
 
-/// Prepares one file. On an error nothing of it is left, and one to be recycled is as it was.
-pub fn prepare(directory: &Path, file_bytes: u64, wanted: Wanted) -> io::Result<()> {
+/// Prepares one file. On an error nothing of it is left, and one to be recycled can still be.
+pub fn prepare(
+    shard: ShardId,
+    directory: &Path,
+    file_bytes: u64,
+    wanted: Wanted,
+) -> io::Result<()> {
     let target = directory.join(file_name(wanted.seq));
     if let Some(recycle) = wanted.recycle {
         let old = directory.join(file_name(recycle));
         extend(&old, file_bytes)?;
+        mark_unused(&old, shard, wanted.seq)?;
         fs::rename(old, target)?;
     } else {
         let unfinished = directory.join("next.tmp");
-        let filled = fill(&unfinished, file_bytes).and_then(|()| fs::rename(&unfinished, target));
+        let filled = fill(&unfinished, file_bytes)
+            .and_then(|()| mark_unused(&unfinished, shard, wanted.seq))
+            .and_then(|()| fs::rename(&unfinished, target));
         if let Err(error) = filled {
             // The first error is the one to tell; a leftover is overwritten next time.
             let _ = fs::remove_file(&unfinished);
@@ -162,6 +172,23 @@ pub fn prepare(directory: &Path, file_bytes: u64, wanted: Wanted) -> io::Result<
         }
     }
     File::open(directory)?.sync_all()
+}
+
+/// Makes the first block say that the file holds nothing of its life as `seq`, durably.
+fn mark_unused(path: &Path, shard: ShardId, seq: WalFileSeq) -> io::Result<()> {
+    let file = open(OpenOptions::new().write(true), path)?;
+    let (mut buffer, start) = aligned_zeroes(BLOCK_BYTES as usize);
+    let block = &mut buffer[start..start + BLOCK_BYTES as usize];
+    block.copy_from_slice(&unused_block(shard, seq));
+    file.write_all_at(block, 0)?;
+    file.sync_data()
+}
+
+/// A buffer with `bytes` zeroes that begin at a block boundary in memory, and where that is.
+fn aligned_zeroes(bytes: usize) -> (Vec<u8>, usize) {
+    let buffer = vec![0u8; bytes + BLOCK_BYTES as usize];
+    let start = buffer.as_ptr().align_offset(BLOCK_BYTES as usize);
+    (buffer, start)
 }
 
 /// Brings a file that is too short to size.
@@ -183,9 +210,7 @@ fn fill(path: &Path, bytes: u64) -> io::Result<()> {
 
 /// Writes zeroes from the block at `position` to `bytes`, durably.
 fn write_zeroes(file: &File, mut position: u64, bytes: u64) -> io::Result<()> {
-    // Block-aligned zeroes within a buffer that is one block longer.
-    let buffer = vec![0u8; FILL_BYTES + BLOCK_BYTES as usize];
-    let start = buffer.as_ptr().align_offset(BLOCK_BYTES as usize);
+    let (buffer, start) = aligned_zeroes(FILL_BYTES);
     let zeroes = &buffer[start..start + FILL_BYTES];
 
     while position < bytes {
@@ -207,10 +232,11 @@ fn open(options: &OpenOptions, path: &Path) -> io::Result<File> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::format::wal::is_unused;
     use crate::io::inbox::{Bell, Inbox};
 
     #[test]
-    fn new_file_is_zeroes_and_a_recycled_one_keeps_its_bytes_under_its_new_name() {
+    fn new_file_is_zeroes_behind_its_mark_and_a_recycled_one_keeps_its_bytes_behind_a_new_one() {
         let directory = tempfile::tempdir().unwrap();
         let path = |seq| directory.path().join(file_name(WalFileSeq(seq)));
         let bytes = FILL_BYTES as u64 + 3 * BLOCK_BYTES;
@@ -234,7 +260,9 @@ mod tests {
         assert!(!path(1).exists());
         let content = fs::read(path(2)).unwrap();
         assert_eq!(content.len() as u64, bytes);
-        assert!(content.iter().all(|byte| *byte == 0));
+        let (mark, rest) = content.split_at(BLOCK_BYTES as usize);
+        assert!(is_unused(mark, ShardId(0), WalFileSeq(2)));
+        assert!(rest.iter().all(|byte| *byte == 0));
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
     }
 }

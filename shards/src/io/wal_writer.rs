@@ -315,7 +315,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         for seq in 1..=2 {
             let wanted = Wanted { seq: WalFileSeq(seq), recycle: None };
-            prepare(directory.path(), FILE_BYTES, wanted).unwrap();
+            prepare(ShardId(0), directory.path(), FILE_BYTES, wanted).unwrap();
         }
         directory
     }

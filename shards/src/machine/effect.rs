@@ -194,12 +194,42 @@ pub struct RecoveredPartition {
 }
 
 /// Where a shard's WAL goes on after recovery.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+///
+/// A shard whose WAL holds commits that no checkpoint covers keeps those files: its first checkpoint frees
+/// them, as it would have in the process before.
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct WalStart {
-    /// Number of the next commit.
+    /// Number of the next commit. All before it are durable.
     pub next_lsn: Lsn,
-    /// The file it goes to: prepared, empty.
+    /// The file it goes to.
     pub file: WalFileSeq,
-    /// Size of that file, a multiple of the block size. The files after it have the usual size.
+    /// Size of that file, a multiple of the block size.
     pub file_bytes: u64,
+    /// Where in that file it goes, a multiple of the block size.
+    pub position: u64,
+    /// The checkpoint covers every commit up to this one.
+    pub checkpointed: Lsn,
+    /// Bytes of the commits that it does not cover.
+    pub uncovered_bytes: u64,
+    /// Files before `file` that hold such commits, oldest first, and the last commit of each.
+    pub full: Vec<(WalFileSeq, Lsn)>,
+    /// Files that may be recycled.
+    pub free: Vec<WalFileSeq>,
+}
+
+impl WalStart {
+    /// A WAL that begins with an empty file, everything before it being in segments.
+    #[must_use]
+    pub fn empty(next_lsn: Lsn, file: WalFileSeq, file_bytes: u64) -> Self {
+        Self {
+            next_lsn,
+            file,
+            file_bytes,
+            position: 0,
+            checkpointed: Lsn(next_lsn.0.saturating_sub(1)),
+            uncovered_bytes: 0,
+            full: Vec::new(),
+            free: Vec::new(),
+        }
+    }
 }

@@ -10,7 +10,7 @@
 //! their checkpoints free nothing, until the partition is deleted or a restart has brought its records
 //! home. At the WAL's bound that means back-pressure, never the loss of what was acknowledged.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::effect::{CheckpointJob, Effect, StoreJob};
 use super::partitions::{Partitions, Slot};
@@ -62,19 +62,30 @@ pub struct Rounds {
     checkpointed: Lsn,
     /// Failed partitions with records in the WAL only, and the checkpoint that must not be passed.
     held: BTreeMap<ReplicaKey, Lsn>,
+    /// Recovered partitions that are not open yet. A checkpoint would not speak of them, but free the
+    /// WAL that does: until they are open there is no round.
+    unopened_yet: BTreeSet<ReplicaKey>,
 }
 
 impl Rounds {
-    /// No round, nothing gathered; everything up to `checkpointed` is in segments.
-    pub fn new(limits: RoundLimits, checkpointed: Lsn) -> Self {
+    /// No round; everything up to `checkpointed` is in segments, durably, and `uncovered_bytes` of
+    /// commits behind it are there as well, but not durably. No round begins before the `recovered`
+    /// partitions are open.
+    pub fn new(
+        limits: RoundLimits,
+        checkpointed: Lsn,
+        uncovered_bytes: u64,
+        recovered: BTreeSet<ReplicaKey>,
+    ) -> Self {
         Self {
             limits,
             checkpointed,
             held: BTreeMap::new(),
+            unopened_yet: recovered,
             phase: Phase::Idle,
             dirty: Vec::new(),
-            bytes_since_cut: 0,
-            oldest_since_cut: None,
+            bytes_since_cut: uncovered_bytes,
+            oldest_since_cut: (uncovered_bytes > 0).then_some(MonotonicMicros(0)),
             unopened: Vec::new(),
             retry_at: None,
             lacks_space: false,
@@ -99,6 +110,21 @@ impl Rounds {
         matches!(self.phase, Phase::Idle)
     }
 
+    /// Whether a round may begin.
+    pub fn may_start(&self) -> bool {
+        self.is_idle() && !self.awaits_opening()
+    }
+
+    /// Whether recovered partitions are not open yet.
+    pub fn awaits_opening(&self) -> bool {
+        !self.unopened_yet.is_empty()
+    }
+
+    /// A recovered partition is open, or deleted.
+    pub fn known(&mut self, key: &ReplicaKey) {
+        self.unopened_yet.remove(key);
+    }
+
     /// Whether a checkpoint would say nothing new.
     pub fn is_clean(&self) -> bool {
         self.is_idle() && self.bytes_since_cut == 0
@@ -112,7 +138,7 @@ impl Rounds {
     /// Whether bytes or age ask for a round and none is under way.
     pub fn is_due(&self, now: MonotonicMicros) -> bool {
         let aged = || self.age_deadline().is_some_and(|deadline| deadline <= now);
-        self.is_idle() && (self.bytes_since_cut >= self.limits.dirty_bytes || aged())
+        self.may_start() && (self.bytes_since_cut >= self.limits.dirty_bytes || aged())
     }
 
     /// Cuts at `lsn`, which is durable, and hands out the appends.
@@ -123,7 +149,7 @@ impl Rounds {
         partitions: &mut Partitions,
         out: &mut Vec<Effect>,
     ) {
-        assert!(self.is_idle(), "one round at a time");
+        assert!(self.may_start(), "one round at a time, and of all partitions");
         self.bytes_since_cut = 0;
         self.oldest_since_cut = None;
         let mut outstanding = 0;
@@ -212,7 +238,7 @@ impl Rounds {
 
     /// When [`tick`](Self::tick) or [`is_due`](Self::is_due) has something to say.
     pub fn next_deadline(&self) -> Option<MonotonicMicros> {
-        let age = if self.is_idle() { self.age_deadline() } else { None };
+        let age = if self.may_start() { self.age_deadline() } else { None };
         age.into_iter().chain(self.retry_at).min()
     }
 

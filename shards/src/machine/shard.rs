@@ -4,6 +4,8 @@
 //! every input `pump` lets go of what became possible: a spare WAL file, parked
 //! produces, a round, a commit, the end of a stop. It costs nothing when nothing did.
 
+use std::collections::BTreeSet;
+
 use super::acks::Requests;
 use super::effect::{Effect, LogView, NoSpace, RecoveredPartition, StoreJob, StoreReply, WalStart};
 use super::fetch_waits::FetchWaits;
@@ -50,11 +52,11 @@ pub struct ShardLimits {
 impl Default for ShardLimits {
     fn default() -> Self {
         Self {
-            wal_file_bytes: 64 << 20,
-            wal_files_max: 8,
+            wal_file_bytes: 32 << 20,
+            wal_files_max: 6,
             commit_bytes_max: 4 << 20,
             commits_in_flight_max: 2,
-            round_bytes: 64 << 20,
+            round_bytes: 32 << 20,
             round_age_ms: 5000,
             tail_cache_bytes: 256 << 20,
             tail_cache_idle_ms: 30_000,
@@ -92,12 +94,17 @@ pub struct ShardMachine {
 }
 
 impl ShardMachine {
-    /// A shard without partitions whose WAL goes on at `wal`.
+    /// A shard whose WAL goes on at `wal`, and whose `recovered` partitions are about to be opened.
     ///
     /// # Panics
     /// When the limits cannot work together.
     #[must_use]
-    pub fn start(shard: ShardId, limits: ShardLimits, wal: WalStart) -> Self {
+    pub fn start(
+        shard: ShardId,
+        limits: ShardLimits,
+        wal: WalStart,
+        recovered: BTreeSet<ReplicaKey>,
+    ) -> Self {
         let wal_limits = WalLimits {
             file_bytes: limits.wal_file_bytes,
             files_max: limits.wal_files_max,
@@ -111,8 +118,8 @@ impl ShardMachine {
             limits,
             life: Life::Running,
             partitions: Partitions::default(),
+            rounds: Rounds::new(round_limits, wal.checkpointed, wal.uncovered_bytes, recovered),
             wal: WalQueue::new(wal_limits, wal),
-            rounds: Rounds::new(round_limits, Lsn(wal.next_lsn.0 - 1)),
             requests: Requests::default(),
             parked: Parked::default(),
             cache: CacheOrder::default(),
@@ -166,6 +173,7 @@ impl ShardMachine {
                 out.push(Effect::Store(StoreJob::DeleteSegments { key, log_start_offset }));
             }
             self.partitions.insert(partition);
+            self.rounds.known(&key);
         }
         self.arm_retention(now.monotonic);
         self.pump(now, out);
@@ -195,7 +203,8 @@ impl ShardMachine {
 
     /// Deletes a partition. Its files go once the WAL says so.
     pub fn close_partition(&mut self, now: Now, key: ReplicaKey, out: &mut Vec<Effect>) {
-        let Some(slot) = self.partitions.slot(&key) else { return };
+        self.rounds.known(&key);
+        let Some(slot) = self.partitions.slot(&key) else { return self.pump(now, out) };
         self.waits.answer_all(slot, &mut self.partitions, out);
         let mut partition = self.partitions.remove(slot).expect("a key names an open slot");
         for waiter in partition.ack_waiters.take() {
@@ -401,7 +410,7 @@ impl ShardMachine {
         let frees = unflushed && !self.rounds.is_held();
         let wanted = (self.wal.wants_checkpoint() && frees)
             || (self.life == Life::Stopping && self.wal.is_idle() && !self.rounds.is_clean());
-        if self.rounds.is_due(now.monotonic) || (wanted && self.rounds.is_idle()) {
+        if self.rounds.is_due(now.monotonic) || (wanted && self.rounds.may_start()) {
             self.rounds.start(now, self.wal.durable(), &mut self.partitions, out);
         }
         self.wal.signal(out);
@@ -416,7 +425,7 @@ impl ShardMachine {
     /// A stop does not wait for somebody to free the disk: the WAL has what was acknowledged.
     fn is_stop_complete(&self) -> bool {
         let (idle, stuck) = (self.wal.is_idle(), self.wal.is_stuck());
-        (idle && self.rounds.is_clean())
+        (idle && (self.rounds.is_clean() || self.rounds.awaits_opening()))
             || ((idle || stuck) && self.rounds.lacks_space())
             || (stuck && self.wal.lacks_space() && self.rounds.is_idle())
     }

@@ -1,6 +1,6 @@
 //! A shard on a bench: a machine whose effects are performed in memory, at once or when told.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::Bytes;
 
@@ -81,10 +81,9 @@ pub struct Bench {
 
 impl Bench {
     pub fn new(limits: ShardLimits) -> Self {
-        let start =
-            WalStart { next_lsn: Lsn(1), file: WalFileSeq(1), file_bytes: limits.wal_file_bytes };
+        let start = WalStart::empty(Lsn(1), WalFileSeq(1), limits.wal_file_bytes);
         Self {
-            machine: ShardMachine::start(ShardId(0), limits, start),
+            machine: ShardMachine::start(ShardId(0), limits, start, BTreeSet::new()),
             limits,
             now: Now { monotonic: MonotonicMicros(1_000_000), wall: WALL },
             commits: VecDeque::new(),

@@ -6,3 +6,4 @@ mod flushing;
 mod idempotence;
 mod reading;
 mod removal;
+mod starting;

@@ -147,39 +147,47 @@ pub struct WalQueue {
 }
 
 impl WalQueue {
-    /// An empty log that goes on where recovery says.
+    /// A log that goes on where recovery says.
     ///
     /// # Panics
-    /// When the limits cannot work: fewer than two files, or a commit larger than a file.
+    /// When the limits cannot work: fewer than two files, or a commit larger than a file. When
+    /// recovery contradicts itself.
     pub fn new(limits: WalLimits, start: WalStart) -> Self {
         assert!(limits.files_max >= 2, "one file fills while another is flushed");
         assert!(limits.in_flight_max >= 1, "a commit has to go out");
-        for bytes in [limits.file_bytes, start.file_bytes] {
+        for bytes in [limits.file_bytes, start.file_bytes, start.position] {
             assert!(bytes.is_multiple_of(BLOCK_BYTES), "files are whole blocks");
         }
         assert!(limits.commit_bytes_max <= limits.file_bytes, "a commit fits a file");
         assert!(start.next_lsn > Lsn(0), "LSNs start at 1");
         let durable = Lsn(start.next_lsn.0 - 1);
-        Self {
+        assert!(start.checkpointed <= durable, "only what is durable is checkpointed");
+        let files = start.full.iter().map(|(seq, _)| *seq).chain([start.file]);
+        let newest_seq = files.chain(start.free.iter().copied()).max();
+        let full = |(seq, last_lsn)| FullFile { seq, last_lsn };
+        let mut queue = Self {
             limits,
             pending: VecDeque::new(),
             pending_bytes: 0,
             in_flight: VecDeque::new(),
             next_lsn: start.next_lsn,
             durable,
-            checkpointed: durable,
+            checkpointed: start.checkpointed,
             active: start.file,
             active_bytes: start.file_bytes,
-            position: 0,
+            position: start.position,
             spare: Spare::Absent,
             lacks_space: false,
-            full: VecDeque::new(),
-            free: VecDeque::new(),
-            newest_seq: start.file,
+            full: start.full.into_iter().map(full).collect(),
+            free: start.free.into(),
+            newest_seq: newest_seq.unwrap_or(start.file),
             signalled: false,
             seal: Seal::NotNeeded,
             spent_notes: Vec::new(),
-        }
+        };
+        // A smaller bound than the last process had: no file is created until it is met by recycling.
+        queue.limits.files_max = limits.files_max.max(queue.file_count());
+        queue
     }
 
     /// Whether an entry of this size can ever be written.

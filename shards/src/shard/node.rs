@@ -67,7 +67,7 @@ pub struct ShardPlan {
     pub commit_linger: Duration,
     /// Bounds of its machine.
     pub limits: ShardLimits,
-    /// Where its WAL goes on: a file that is prepared and empty.
+    /// Where its WAL goes on.
     pub wal: WalStart,
     /// Its storage.
     pub store: Box<dyn Storage>,
@@ -399,6 +399,7 @@ async fn build<T>(seat: Seat<T>) -> io::Result<(Rc<Core>, Ears, Inboxes<T>, Task
     // The first file that this executor opens for direct IO; see `wal_writer`.
     let options = WriterOptions { linger: seat.commit_linger, hook: seat.write_hook };
     let wal = WalWriter::open(id, directory, seat.wal.file, options).await?;
+    let keys = seat.recovered.iter().map(|found| found.state.key).collect();
     tracing::debug!(shard = %id, file = %name.display(), "shard starts");
     let (port, ears) = seat.mesh.sit();
     let core = Core::new(Parts {
@@ -410,7 +411,7 @@ async fn build<T>(seat: Seat<T>) -> io::Result<(Rc<Core>, Ears, Inboxes<T>, Task
         wal,
         files: seat.files,
         store: seat.store,
-        machine: ShardMachine::start(id, seat.limits, seat.wal),
+        machine: ShardMachine::start(id, seat.limits, seat.wal, keys),
         recovered: seat.recovered,
         data_dir: seat.data_dir,
     });

@@ -45,8 +45,9 @@ fn spec(data: &Path, shards: u16) -> NodeSpec {
     let plan = |shard: u16| {
         let wal = data.join("shards").join(shard.to_string()).join("wal");
         std::fs::create_dir_all(&wal).unwrap();
-        prepare(&wal, FILE_BYTES, Wanted { seq: WalFileSeq(1), recycle: None }).unwrap();
-        let start = WalStart { next_lsn: Lsn(1), file: WalFileSeq(1), file_bytes: FILE_BYTES };
+        let first = Wanted { seq: WalFileSeq(1), recycle: None };
+        prepare(ShardId(shard), &wal, FILE_BYTES, first).unwrap();
+        let start = WalStart::empty(Lsn(1), WalFileSeq(1), FILE_BYTES);
         ShardPlan { limits: limits(), ..ShardPlan::new(start, Box::new(AppendOnly::new(data))) }
     };
     NodeSpec {

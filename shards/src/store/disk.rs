@@ -9,6 +9,7 @@ use std::ops::Range;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::thread;
 
 use super::direct_write;
 
@@ -72,6 +73,16 @@ pub trait Disk {
     fn remove_dir(&self, dir: &Path) -> io::Result<()>;
     /// The entries of a directory, by name.
     fn list(&self, dir: &Path) -> io::Result<Vec<DirEntry>>;
+    /// Does `work` for every item, several at once where the disk can; the results in the items' order.
+    fn map_all<T, R, F>(&self, items: Vec<T>, work: F) -> Vec<R>
+    where
+        Self: Sized,
+        T: Send,
+        R: Send,
+        F: Fn(&Self, T) -> R + Sync,
+    {
+        items.into_iter().map(|item| work(self, item)).collect()
+    }
 }
 
 /// The operating system's files.
@@ -80,6 +91,9 @@ pub struct StdDisk;
 
 /// How much is read ahead by one call.
 const AHEAD_BYTES: i64 = 1 << 20;
+
+/// Threads that work on one file system at once; more would only wait for the device.
+const THREADS_MAX: usize = 16;
 
 /// The most slices one `writev` takes on Linux.
 const SLICES_MAX: usize = 1024;
@@ -228,6 +242,36 @@ impl Disk for StdDisk {
         entries.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(entries)
     }
+
+    fn map_all<T, R, F>(&self, items: Vec<T>, work: F) -> Vec<R>
+    where
+        T: Send,
+        R: Send,
+        F: Fn(&Self, T) -> R + Sync,
+    {
+        let cpus = thread::available_parallelism().map_or(1, usize::from);
+        let count = cpus.min(THREADS_MAX).min(items.len()).max(1);
+        // Dealt out like cards: neighbours are alike, so that each thread gets its share of the large ones.
+        let mut hands: Vec<Vec<T>> = (0..count).map(|_| Vec::new()).collect();
+        for (place, item) in items.into_iter().enumerate() {
+            hands[place % count].push(item);
+        }
+        let play = |hand: Vec<T>| hand.into_iter().map(|item| work(self, item)).collect();
+        let mut played: Vec<_> = thread::scope(|scope| {
+            let threads: Vec<_> =
+                hands.into_iter().map(|hand| scope.spawn(|| play(hand))).collect();
+            let join = |thread: thread::ScopedJoinHandle<'_, Vec<R>>| match thread.join() {
+                Ok(results) => results.into_iter(),
+                Err(panic) => std::panic::resume_unwind(panic),
+            };
+            threads.into_iter().map(join).collect()
+        });
+        let mut results = Vec::new();
+        while let Some(result) = played[results.len() % count].next() {
+            results.push(result);
+        }
+        results
+    }
 }
 
 /// Writes that part of the slices' bytes through the page cache.
@@ -337,6 +381,14 @@ mod tests {
         let content = read_file(&StdDisk, &dir.path().join("f")).unwrap();
         assert_eq!(content[..5], [0; 5]);
         assert_eq!(content[5..], pieces.concat());
+    }
+
+    #[test]
+    fn results_of_many_threads_have_the_order_of_their_items() {
+        for count in [0, 1, 2, 3, 100] {
+            let found = StdDisk.map_all((0..count).collect(), |_, item: i32| item * 2);
+            assert_eq!(found, (0..count).map(|item| item * 2).collect::<Vec<_>>());
+        }
     }
 
     #[test]

@@ -93,6 +93,8 @@ struct State {
     quota: Option<u64>,
     failing_syncs: bool,
     lying_syncs: bool,
+    lying_file_syncs: bool,
+    lying_dir_syncs: bool,
     changes: u64,
     changes_left: Option<u64>,
 }
@@ -140,7 +142,8 @@ impl SimDisk {
     }
 
     /// The process ends and the machine goes on: each write in flight is done as a whole or was never
-    /// begun, as `seed` says; everything else stays as reads see it.
+    /// begun, as `seed` says; everything else stays as reads see it. What is done of them reads see at
+    /// once; it is durable with the next sync of the file, since nobody has waited for it.
     pub fn end_process(&self, seed: u64) {
         self.state.borrow_mut().end_process(&mut Draw(seed));
     }
@@ -158,6 +161,16 @@ impl SimDisk {
     /// Lets every sync of the filesystem say that it was done while it was not, or no longer.
     pub fn lie_about_syncs(&self, lying: bool) {
         self.state.borrow_mut().lying_syncs = lying;
+    }
+
+    /// Lets every sync of a file say that it was done while it was not, or no longer.
+    pub fn lie_about_file_syncs(&self, lying: bool) {
+        self.state.borrow_mut().lying_file_syncs = lying;
+    }
+
+    /// Lets every sync of a directory say that it was done while it was not, or no longer.
+    pub fn lie_about_dir_syncs(&self, lying: bool) {
+        self.state.borrow_mut().lying_dir_syncs = lying;
     }
 
     /// Lets everything fail after `changes` more changes, as seen from a process that is about to
@@ -300,8 +313,8 @@ impl State {
             let Ok(content) = self.content(&file) else { continue };
             if draw.coin() {
                 let range = position as usize..position as usize + bytes.len();
-                content.now[range.clone()].copy_from_slice(&bytes);
-                content.durable[range].copy_from_slice(&bytes);
+                content.dirty.extend(range.start / SECTOR_BYTES..range.end.div_ceil(SECTOR_BYTES));
+                content.now[range].copy_from_slice(&bytes);
             }
         }
     }
@@ -472,7 +485,9 @@ impl Disk for SimDisk {
         if state.failing_syncs {
             return Err(io::Error::other("sync failed"));
         }
-        state.content(file)?.sync();
+        if !state.lying_file_syncs {
+            state.content(file)?.sync();
+        }
         Ok(())
     }
 
@@ -499,7 +514,9 @@ impl Disk for SimDisk {
         if state.failing_syncs {
             return Err(io::Error::other("sync failed"));
         }
-        state.settle_names(|path| path.parent() == Some(dir));
+        if !state.lying_dir_syncs {
+            state.settle_names(|path| path.parent() == Some(dir));
+        }
         Ok(())
     }
 

@@ -1,6 +1,8 @@
 //! Administration, and what goes wrong: crashes, power loss, full disks, rot, and bugs put in on purpose.
 
 use super::clients::whole;
+use std::path::PathBuf;
+
 use super::*;
 
 impl World {
@@ -119,33 +121,78 @@ impl World {
         }
         // A machine that stays full does not start; somebody makes room.
         self.fill_disk(false);
-        if self.rng.one_in(3) {
-            self.disk.fail_after(Some(self.rng.below(60)));
-            let shards = self.shard_count();
-            let has_started = self.start(shards).is_ok();
-            let seed = self.rng.next();
-            if has_started {
-                self.trace(|| "kill right after the start".to_owned());
-                self.disk.end_process(seed);
-            } else {
-                self.trace(|| "crash in recovery".to_owned());
-                self.note(Event::CrashedInRecovery);
-                self.disk.crash(seed);
+        for _ in 0..3 {
+            if self.rng.one_in(2) {
+                self.crash_a_start();
             }
-            self.disk.fail_after(None);
         }
         let shards = self.shard_count();
         let node = self.start(shards).map_err(|error| format!("recovery: {error}"))?;
         if node.shards.len() != self.node.shards.len() {
             self.note(Event::OtherShardCount);
         }
+        self.note_how_it_started(&node);
         self.node = node;
         self.trace(|| format!("started with {shards} shards"));
         self.read_everything()
     }
 
+    /// A start that does not live long: it ends within recovery, or while it does its first work.
+    fn crash_a_start(&mut self) {
+        self.disk.fail_after(Some(self.rng.below(90)));
+        let shards = self.shard_count();
+        match self.start(shards) {
+            Ok(mut node) => {
+                self.note_how_it_started(&node);
+                let steps = self.rng.below(30);
+                for _ in 0..steps {
+                    let pending = node.pending();
+                    let Some(pending) = pending.get(self.rng.place(pending.len().max(1))) else {
+                        break;
+                    };
+                    let (now, mut effects) = (self.now(), Vec::new());
+                    if node.perform(now, *pending, &mut effects).is_err() {
+                        break;
+                    }
+                }
+                let seed = self.rng.next();
+                if self.rng.one_in(2) {
+                    self.trace(|| format!("kill {steps} steps after a start"));
+                    self.disk.end_process(seed);
+                } else {
+                    self.trace(|| format!("power is lost {steps} steps after a start"));
+                    self.disk.crash(seed);
+                }
+                self.note(Event::CrashedAfterStart);
+            }
+            Err(error) => {
+                self.trace(|| format!("crash in recovery: {error}"));
+                self.note(Event::CrashedInRecovery);
+                let seed = self.rng.next();
+                self.disk.crash(seed);
+            }
+        }
+        self.disk.fail_after(None);
+    }
+
+    fn note_how_it_started(&mut self, node: &Node) {
+        for line in &node.report {
+            self.trace(|| format!("recovery: {line}"));
+        }
+        if node.has_gone_on {
+            self.note(Event::WentOn);
+        }
+        if node.has_uncovered {
+            self.note(Event::WentOnUncovered);
+        }
+    }
+
+    /// Mostly the same as before: only then are WALs gone on with.
     pub(super) fn shard_count(&mut self) -> u16 {
-        1 + self.rng.below(4) as u16
+        if self.rng.one_in(4) {
+            self.shards = 1 + self.rng.below(4) as u16;
+        }
+        self.shards
     }
 
     pub(super) fn start(&mut self, shards: u16) -> Result<Node, RecoveryError> {
@@ -153,7 +200,19 @@ impl World {
         let (now, epoch) = (self.now(), LeaderEpoch(self.epoch));
         let mut effects = Vec::new();
         let (known, deleted) = (&self.known, &self.deleted);
-        let node = Node::start(&self.disk, shards, known, deleted, epoch, now, &mut effects)?;
+        let before = node::wal_paths(&self.disk);
+        if self.has_trace {
+            node::wal_lines(&self.disk).iter().for_each(|line| println!("{line}"));
+        }
+        self.disk.lie_about_file_syncs(self.bug == Some(Bug::CacheTrusted));
+        self.disk.lie_about_dir_syncs(self.bug == Some(Bug::NamesTrusted));
+        let node = Node::start(&self.disk, shards, known, deleted, epoch, now, &mut effects);
+        self.disk.lie_about_file_syncs(false);
+        self.disk.lie_about_dir_syncs(false);
+        if self.bug == Some(Bug::TornTailKept) {
+            bring_back(&self.disk, &before);
+        }
+        let node = node?;
         assert!(effects.is_empty(), "nobody has asked a new node");
         Ok(node)
     }
@@ -239,7 +298,10 @@ impl World {
                 Bug::AckBeforeFlush => self.node.claim_write(now, shard, &mut effects),
                 Bug::AckPastHole => self.node.claim_past_hole(now, shard, &mut effects),
                 Bug::CheckpointUnsynced => self.node.claim_checkpoint(now, shard, &mut effects),
-                Bug::LastCommitIgnored => false,
+                Bug::LastCommitIgnored
+                | Bug::CacheTrusted
+                | Bug::NamesTrusted
+                | Bug::TornTailKept => false,
             };
             if acted {
                 self.take(effects)?;
@@ -247,6 +309,20 @@ impl World {
             }
         }
         self.take(effects)
+    }
+}
+
+/// For a deliberate bug: what a recovery erased of WAL files is there again.
+fn bring_back(disk: &SimDisk, before: &[(PathBuf, Vec<u8>)]) {
+    const BLOCK: usize = 4096;
+    let after: BTreeMap<PathBuf, Vec<u8>> = node::wal_paths(disk).into_iter().collect();
+    for (path, old) in before {
+        let Some(new) = after.get(path) else { continue };
+        for (block, (old, new)) in old.chunks(BLOCK).zip(new.chunks(BLOCK)).enumerate() {
+            if old != new && new.iter().all(|byte| *byte == 0) {
+                node::write_durably(disk, path, (block * BLOCK) as u64, old);
+            }
+        }
     }
 }
 

@@ -291,3 +291,21 @@ proptest! {
         let _ = decode_entries(&Bytes::from(bytes), 3);
     }
 }
+
+#[test]
+fn an_unused_file_says_whose_it_is_and_a_single_flipped_bit_takes_that_back() {
+    let (shard, generation) = (ShardId(3), WalFileSeq(0x0102_0304));
+    let block = unused_block(shard, generation);
+    assert_eq!(block[..16], *b"CHWU\x01\0\x03\0\x04\x03\x02\x01\0\0\0\0");
+    assert!(block[20..].iter().all(|byte| *byte == 0));
+    assert!(is_unused(&block, shard, generation));
+    assert!(!is_unused(&block, shard, generation.next()));
+    assert!(!is_unused(&block, ShardId(4), generation));
+    assert!(!is_unused(&block[..512], shard, generation));
+    assert_eq!(CommitHeader::parse(&block), None);
+    for bit in 0..block.len() * 8 {
+        let mut flipped = block;
+        flipped[bit / 8] ^= 1 << (bit % 8);
+        assert!(!is_unused(&flipped, shard, generation), "bit {bit}");
+    }
+}

@@ -1,4 +1,4 @@
-//! The end of a recovery: from here on the old WALs are not needed.
+//! The end of a recovery that begins new WALs: from here on the old ones are not needed.
 //!
 //! Everything in segments is made durable (unless nothing was changed and the checkpoints prove that it
 //! is), then one checkpoint for all shards says so. It stands
@@ -6,9 +6,10 @@
 //! a recovery that finds it ignores every older commit and goes on from it.
 
 use std::collections::BTreeSet;
-use std::io::{self, IoSlice};
+use std::io;
 use std::path::Path;
 
+use super::go_on::write_zeroes;
 use super::wal::OldShard;
 use super::{RecoveryError, RecoveryInput, at};
 use crate::format::checkpoint::{self, Checkpoint};
@@ -26,9 +27,6 @@ const ALL_SHARDS: ShardId = ShardId(u16::MAX);
 /// usual size with zeroes, which the shard has done as soon as it runs. So a first start does not wait
 /// for that.
 const FIRST_FILE_BYTES: u64 = 4 << 20;
-
-/// Zeroes are written in pieces of this size.
-const ZEROES_BYTES: usize = 1 << 20;
 
 /// Makes the recovery final.
 pub fn install<D: Disk>(
@@ -77,7 +75,7 @@ pub fn install<D: Disk>(
                 bytes
             }
         };
-        starts.push(WalStart { next_lsn: last_lsn.next(), file: seq, file_bytes });
+        starts.push(WalStart::empty(last_lsn.next(), seq, file_bytes));
     }
     let shard_dirs = (0..input.shards).map(ShardId).chain(old.iter().map(|old| old.shard));
     for shard in shard_dirs.clone().collect::<BTreeSet<_>>() {
@@ -128,13 +126,7 @@ fn create_dirs<D: Disk>(disk: &D, data: &Path, shard: ShardId) -> Result<(), Rec
 
 fn zero_fill<D: Disk>(disk: &D, path: &Path, bytes: u64) -> io::Result<()> {
     let file = disk.open(path, OpenMode::Write)?;
-    let zeroes = vec![0; ZEROES_BYTES.min(bytes as usize)];
-    let mut position = 0;
-    while position < bytes {
-        let piece = &zeroes[..zeroes.len().min((bytes - position) as usize)];
-        disk.write_at(&file, position, &[IoSlice::new(piece)])?;
-        position += piece.len() as u64;
-    }
+    write_zeroes(disk, &file, 0, bytes)?;
     disk.sync(&file)
 }
 

@@ -1,21 +1,26 @@
 //! From the files that a crash left to partitions that can be served.
 //!
-//! 1. Every old shard's WAL is read and judged: what counts, what was torn, what is damaged.
+//! 1. Every old shard's checkpoint and WAL are read, and the WAL is judged: what counts, what was torn, what
+//!    is damaged. What counts, and the checkpoint, are durable before anything follows from them.
 //! 2. The entries are folded into what each partition's log must look like.
-//! 3. Each partition's files are inspected against that. Up to here nothing is written: damage to
+//! 3. Each partition's files are inspected against that. Up to here nothing is changed: damage to
 //!    what was acknowledged refuses the start, unless its loss is accepted.
-//! 4. The segments are cut, completed and indexed.
-//! 5. One checkpoint for all shards replaces the old shards' state; then new WAL files, the new
-//!    shards' checkpoints, and the removal of what is left over.
+//! 4. The segments are cut, completed and indexed, in the page cache.
+//! 5. Where the shards are those of before and nothing is given up, their WALs are gone on with, as if the
+//!    process had never ended: see `go_on`. Otherwise everything is synced, one checkpoint for all shards
+//!    replaces the old shards' state, and new WALs begin: see `install`.
 //!
 //! Invariants: a crash anywhere leaves a directory from which recovery comes to the same result,
-//! because step 4 only brings segments nearer to what the WAL says, and step 5 drops the WAL only
-//! after the checkpoint that makes it needless. LSNs and WAL generations grow over all shards, so
-//! entries of several old shards have one order, and a recycled file's old content never counts.
+//! because step 4 only brings segments nearer to what the WAL says, and the WAL is dropped only
+//! after the checkpoint that makes it needless. Within a shard LSNs are contiguous as long as its WAL is
+//! gone on with; WAL generations grow for ever, and LSNs over all shards whenever partitions change
+//! shards, so that entries of several old shards have one order, and a recycled file's old content never
+//! counts.
 //!
 //! Deliberately absent: which shard owns a partition (the key says), and leader epochs' growth at
 //! start (the control plane's).
 
+mod go_on;
 mod install;
 mod partition;
 mod rebuild;
@@ -39,7 +44,7 @@ use super::{owner, remove_tree};
 use crate::format::positions::PartitionCheckpoint;
 use crate::machine::effect::{RecoveredPartition, WalStart};
 use crate::machine::input::PartitionConfig;
-use crate::model::{Lsn, Offset, ReplicaKey, TimestampMs, TopicId};
+use crate::model::{Offset, ReplicaKey, TimestampMs, TopicId};
 
 /// What recovery has to know.
 #[derive(Clone, Debug)]
@@ -138,8 +143,8 @@ pub enum Phase {
     PartitionsInspected,
     /// The partitions hold all there is; not yet durably.
     PartitionsApplied,
-    /// Everything is durable, and the new WALs are in place.
-    Installed,
+    /// The WALs can be written to.
+    WalReady,
 }
 
 impl fmt::Display for Phase {
@@ -148,7 +153,7 @@ impl fmt::Display for Phase {
             Self::WalRead => "WALs read",
             Self::PartitionsInspected => "partitions inspected",
             Self::PartitionsApplied => "partitions brought up to the WALs",
-            Self::Installed => "everything synced, new WALs in place",
+            Self::WalReady => "WALs ready",
         })
     }
 }
@@ -182,19 +187,20 @@ pub fn recover_in_phases<D: Disk>(
     }
     disk.sync_dir(&input.data).map_err(at(&input.data))?;
 
-    let wal::WalState { replay, checkpoints, mut damages, mut report, wals, last_lsn } =
-        wal::read(disk, &input.data)?;
+    let wal::WalState {
+        replay,
+        checkpoints,
+        mut damages,
+        mut report,
+        shards,
+        last_lsn,
+        is_unfinished,
+    } = wal::read(disk, &input.data)?;
     done(Phase::WalRead);
     let subjects = subjects(disk, input, &checkpoints, replay, &mut report)?;
     let names: BTreeMap<ReplicaKey, String> =
         subjects.iter().map(|subject| (subject.key, subject.topic_name.clone())).collect();
-    let mut inspections = Vec::new();
-    for subject in subjects {
-        let dir = subject.dir.clone();
-        let inspection = partition::inspect(disk, subject).map_err(at(&dir))?;
-        damages.extend(inspection.damages.iter().cloned());
-        inspections.push(inspection);
-    }
+    let inspections = inspect(disk, subjects, &mut damages)?;
     for damage in &mut damages {
         damage.topic_name = damage.key.and_then(|key| names.get(&key).cloned());
     }
@@ -205,45 +211,93 @@ pub fn recover_in_phases<D: Disk>(
         }
         report.extend(damages.iter().map(|damage| format!("lost, as accepted: {damage}")));
     }
-    finish(disk, input, inspections, &wals, last_lsn, report, done)
+    let nothing_given_up = damages.is_empty() && !is_unfinished;
+    let applied = apply(disk, input, inspections, &mut report)?;
+    done(Phase::PartitionsApplied);
+    let wal = if nothing_given_up && applied.is_covered && go_on::are_same(input.shards, &shards) {
+        let wal = go_on::go_on(disk, &input.data, shards)?;
+        report.extend(wal.iter().enumerate().map(|(shard, wal)| {
+            format!("shard {shard}: goes on at LSN {} in file {}", wal.next_lsn, wal.file)
+        }));
+        wal
+    } else {
+        let states: Vec<PartitionCheckpoint> =
+            applied.partitions.iter().map(|partition| partition.state.clone()).collect();
+        report.push(format!("new WALs, next LSN {}", last_lsn.next()));
+        install::install(disk, input, &states, &shards, last_lsn, applied.needs_sync)?
+    };
+    done(Phase::WalReady);
+    report.push(format!("{} partitions", applied.partitions.len()));
+    Ok(Recovered { partitions: applied.partitions, logs: applied.logs, wal, report })
 }
 
-fn finish<D: Disk>(
+/// Looks at every partition, several at once.
+fn inspect<D: Disk>(
+    disk: &D,
+    subjects: Vec<Subject>,
+    damages: &mut Vec<Damage>,
+) -> Result<Vec<Inspection>, RecoveryError> {
+    let inspections = disk.map_all(subjects, |disk, subject| {
+        let dir = subject.dir.clone();
+        partition::inspect(disk, subject).map_err(at(&dir))
+    });
+    let inspections = inspections.into_iter().collect::<Result<Vec<_>, _>>()?;
+    damages.extend(inspections.iter().flat_map(|inspection| inspection.damages.iter().cloned()));
+    Ok(inspections)
+}
+
+/// The partitions when their files hold all there is.
+struct Applied {
+    partitions: Vec<RecoveredPartition>,
+    /// By shard.
+    logs: Vec<Vec<PartitionLog>>,
+    /// Something was written, or is there, that no checkpoint says is durable.
+    needs_sync: bool,
+    /// Whatever segments hold, a checkpoint says is durable or the WAL of its own shard has.
+    is_covered: bool,
+}
+
+/// Makes the files of every partition what its inspection says, several at once.
+fn apply<D: Disk>(
     disk: &D,
     input: &RecoveryInput,
     inspections: Vec<Inspection>,
-    wals: &[wal::OldShard],
-    last_lsn: Lsn,
-    mut report: Vec<String>,
-    done: &mut dyn FnMut(Phase),
-) -> Result<Recovered, RecoveryError> {
-    let mut partitions = Vec::new();
-    let mut logs: Vec<Vec<PartitionLog>> = (0..input.shards).map(|_| Vec::new()).collect();
+    report: &mut Vec<String>,
+) -> Result<Applied, RecoveryError> {
     let watched = WatchedDisk::new(disk);
-    // Whether segments hold something that no checkpoint says is durable.
-    let mut is_unproven = false;
-    remove_deleted(&watched, input, &mut report)?;
-    for inspection in inspections {
+    remove_deleted(&watched, input, report)?;
+    let mut applied = Applied {
+        partitions: Vec::new(),
+        logs: (0..input.shards).map(|_| Vec::new()).collect(),
+        needs_sync: watched.is_changed(),
+        is_covered: true,
+    };
+    let done = disk.map_all(inspections, |disk, inspection| {
         let dir = inspection.subject.dir.clone();
         let (known, key) = (inspection.subject.known, inspection.subject.key);
-        let proven_end = inspection.subject.proven_end();
+        let (proven_end, covered_end) =
+            (inspection.subject.proven_end(), inspection.subject.covered_end());
+        let watched = WatchedDisk::new(disk);
+        let mut report = Vec::new();
         let (log, state) =
             rebuild::apply(&watched, &input.data, inspection, input.now, &mut report)
                 .map_err(at(&dir))?;
-        is_unproven |= proven_end != Some(state.flushed_end);
-        if known {
-            partitions.push(RecoveredPartition { state, view: log.view() });
-            logs[usize::from(key.shard(input.shards).0)].push(log);
+        let end = state.flushed_end;
+        let needs_sync = proven_end != Some(end) || watched.is_changed();
+        let is_covered = known && end <= covered_end;
+        Ok((known.then_some((key, log, state)), needs_sync, is_covered, report))
+    });
+    for done in done {
+        let (known, needs_sync, is_covered, lines) = done?;
+        report.extend(lines);
+        applied.needs_sync |= needs_sync;
+        applied.is_covered &= is_covered;
+        if let Some((key, log, state)) = known {
+            applied.partitions.push(RecoveredPartition { state, view: log.view() });
+            applied.logs[usize::from(key.shard(input.shards).0)].push(log);
         }
     }
-    let states: Vec<PartitionCheckpoint> =
-        partitions.iter().map(|partition| partition.state.clone()).collect();
-    let needs_sync = is_unproven || watched.is_changed();
-    done(Phase::PartitionsApplied);
-    let wal = install::install(disk, input, &states, wals, last_lsn, needs_sync)?;
-    done(Phase::Installed);
-    report.push(format!("{} partitions, next LSN {}", partitions.len(), last_lsn.next()));
-    Ok(Recovered { partitions, logs, wal, report })
+    Ok(applied)
 }
 
 /// Everything that has to be looked at: the partitions of the metadata, and those that only the WAL

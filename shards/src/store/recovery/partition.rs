@@ -46,6 +46,12 @@ impl Subject {
         let checkpoint = self.checkpoint.as_ref().filter(|_| is_untouched && self.found);
         checkpoint.map(|checkpoint| checkpoint.flushed_end)
     }
+
+    /// What segments hold below is durable by the checkpoint, or in the WAL.
+    pub fn covered_end(&self) -> Offset {
+        let flushed = self.checkpoint.as_ref().map(|checkpoint| checkpoint.flushed_end);
+        flushed.max(self.overlay.end_offset()).unwrap_or_default()
+    }
 }
 
 /// What was found, and what will become of it.

@@ -1,9 +1,10 @@
 //! Reading and judging the WALs of the shards there were.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::Path;
 
+use super::go_on::{Extent, Tail};
 use super::replay::{self, Overlay};
 use super::{Damage, RecoveryError, at};
 use crate::format::checkpoint::{self, Checkpoint};
@@ -13,19 +14,21 @@ use crate::format::wal::{
 };
 use crate::format::wal_entry::WalEntry;
 use crate::model::{Lsn, ReplicaKey, ShardId, WalFileSeq};
-use crate::store::disk::{Disk, OpenMode, read_file};
+use crate::store::disk::{DirEntry, Disk, OpenMode, read_file};
 use crate::store::paths;
 
 /// How much of a damaged commit is read to name what it held.
 const SALVAGE_BYTES_MAX: u64 = 4 << 20;
 
 /// A shard that there was.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct OldShard {
     /// Its number.
     pub shard: ShardId,
     /// Its WAL files and their sizes, oldest first.
     pub files: Vec<(WalFileSeq, u64)>,
+    /// How its WAL ends; `None` without a checkpoint to count from.
+    pub tail: Option<Tail>,
 }
 
 /// What checkpoints and WALs say together.
@@ -38,10 +41,12 @@ pub struct WalState {
     pub damages: Vec<Damage>,
     /// For people.
     pub report: Vec<String>,
-    /// The shards there were.
-    pub wals: Vec<OldShard>,
+    /// The shards there were, by number.
+    pub shards: Vec<OldShard>,
     /// No LSN above this one was ever used.
     pub last_lsn: Lsn,
+    /// An earlier recovery left its checkpoint of all shards: it did not come to its end.
+    pub is_unfinished: bool,
 }
 
 /// Reads the state of all shards, whatever their number.
@@ -51,31 +56,38 @@ pub fn read<D: Disk>(disk: &D, data: &Path) -> Result<WalState, RecoveryError> {
         checkpoints: BTreeMap::new(),
         damages: Vec::new(),
         report: Vec::new(),
-        wals: Vec::new(),
+        shards: Vec::new(),
         last_lsn: Lsn(0),
+        is_unfinished: false,
     };
-    let overall = read_checkpoint(disk, &paths::recovery_checkpoint(data), &mut state.report)?;
     let shards_dir = paths::shards_dir(data);
-    let mut shards = Vec::new();
-    for entry in disk.list(&shards_dir).map_err(at(&shards_dir))? {
-        let Ok(shard) = entry.name.parse().map(ShardId) else { continue };
-        if entry.is_dir {
-            shards.push(open_shard(disk, data, shard, overall.as_ref(), &mut state)?);
-        }
-    }
+    disk.sync_dir(&shards_dir).map_err(at(&shards_dir))?;
+    let overall = read_checkpoint(disk, &paths::recovery_checkpoint(data), &mut state.report)?;
+    let entries = disk.list(&shards_dir).map_err(at(&shards_dir))?;
+    let number = |entry: &DirEntry| entry.name.parse().ok().filter(|_| entry.is_dir).map(ShardId);
+    let mut shards: Vec<ShardId> = entries.iter().filter_map(number).collect();
+    shards.sort_unstable();
+    let found = disk.map_all(shards, |disk, shard| read_shard(disk, data, shard, overall.as_ref()));
+    // LSNs grow over all shards whenever partitions move between them, so this is the order of time for
+    // every partition, wherever it lived.
     let mut commits = BTreeMap::new();
-    for shard in shards {
-        read_shard(disk, data, shard, &mut commits, &mut state)?;
+    for found in found {
+        let found = found?;
+        let shard = found.old.shard;
+        commits.extend(found.commits.into_iter().map(|(lsn, entries)| ((lsn, shard), entries)));
+        state.checkpoints.extend(by_key(found.partitions));
+        state.damages.extend(found.damages);
+        state.report.extend(found.report);
+        state.last_lsn = state.last_lsn.max(found.last_lsn);
+        state.shards.push(found.old);
     }
     if let Some(overall) = overall {
         state.report.push("a recovery was not finished: going on from it".to_owned());
+        state.is_unfinished = true;
         state.last_lsn = state.last_lsn.max(overall.lsn);
         state.checkpoints = by_key(overall.partitions);
     }
-    // LSNs grow over all shards from one recovery to the next, so this is the order of time for
-    // every partition, wherever it lived.
-    let entries = commits.into_values().flatten();
-    state.replay = replay::fold(entries, &mut state.damages);
+    state.replay = replay::fold(commits.into_values().flatten(), &mut state.damages);
     Ok(state)
 }
 
@@ -101,96 +113,83 @@ fn read_checkpoint<D: Disk>(
     }
 }
 
-type Commits = BTreeMap<(Lsn, ShardId), Vec<WalEntry>>;
-
-/// A shard whose WAL is going to be read.
-struct ShardToRead<D: Disk> {
-    shard: ShardId,
-    own: Option<Checkpoint>,
-    /// Commits up to this one are in segments.
-    base: Option<Lsn>,
-    /// All files, oldest first, and how many of them hold nothing beyond `base`.
-    files: Vec<(WalFileSeq, u64)>,
-    needed_from: usize,
-    /// The rest of them, open.
-    open: Vec<D::File>,
-}
-
-/// Finds the files that are needed and has the system begin to read them, before the first is waited for.
-fn open_shard<D: Disk>(
-    disk: &D,
-    data: &Path,
-    shard: ShardId,
-    overall: Option<&Checkpoint>,
-    state: &mut WalState,
-) -> Result<ShardToRead<D>, RecoveryError> {
-    let own = read_checkpoint(disk, &paths::checkpoint(data, shard), &mut state.report)?;
-    let files = wal_files(disk, data, shard)?;
-    let base = overall.or(own.as_ref()).map(|checkpoint| checkpoint.lsn);
-    if own.is_some() && overall.is_none() && files.is_empty() {
-        let what = format!("shard {shard} has a checkpoint and no WAL file");
-        state.damages.push(Damage { key: None, topic_name: None, offsets: None, what });
-    }
-    if own.is_none() && overall.is_none() && !files.is_empty() {
-        state.report.push(format!("shard {shard}: no checkpoint, reading the last segments"));
-    }
-    let needed_from = first_needed(disk, data, shard, &files, base)?;
-    let mut open = Vec::new();
-    for (seq, bytes) in &files[needed_from..] {
-        let path = paths::wal_file(data, shard, *seq);
-        let file = disk.open(&path, OpenMode::Read).map_err(at(&path))?;
-        disk.will_read(&file, *bytes);
-        open.push(file);
-    }
-    Ok(ShardToRead { shard, own, base, files, needed_from, open })
+/// What one shard's checkpoint and WAL say.
+struct ShardFound {
+    old: OldShard,
+    /// The commits that count, in order.
+    commits: Vec<(Lsn, Vec<WalEntry>)>,
+    /// Its checkpoint.
+    partitions: Vec<PartitionCheckpoint>,
+    damages: Vec<Damage>,
+    report: Vec<String>,
+    last_lsn: Lsn,
 }
 
 fn read_shard<D: Disk>(
     disk: &D,
     data: &Path,
-    from: ShardToRead<D>,
-    commits: &mut Commits,
-    state: &mut WalState,
-) -> Result<(), RecoveryError> {
-    let ShardToRead { shard, own, base, files, needed_from, open } = from;
-    let mut found = Found::default();
-    for ((seq, bytes), file) in files[needed_from..].iter().zip(&open) {
-        let path = paths::wal_file(data, shard, *seq);
-        found.scan(disk, file, shard, *seq, *bytes, base).map_err(at(&path))?;
+    shard: ShardId,
+    overall: Option<&Checkpoint>,
+) -> Result<ShardFound, RecoveryError> {
+    let (mut report, mut damages) = (Vec::new(), Vec::new());
+    // The process before may have ended between giving the checkpoint its name and making that durable.
+    // The WAL that it covers must not be freed before the name is.
+    let dir = paths::shard_dir(data, shard);
+    disk.sync_dir(&dir).map_err(at(&dir))?;
+    let own = read_checkpoint(disk, &paths::checkpoint(data, shard), &mut report)?;
+    let files = wal_files(disk, data, shard)?;
+    let base = overall.or(own.as_ref()).map(|checkpoint| checkpoint.lsn);
+    if own.is_some() && overall.is_none() && files.is_empty() {
+        let what = format!("shard {shard} has a checkpoint and no WAL file");
+        damages.push(Damage { key: None, topic_name: None, offsets: None, what });
     }
+    if own.is_none() && overall.is_none() && !files.is_empty() {
+        report.push(format!("shard {shard}: no checkpoint, reading the last segments"));
+    }
+    let Needed { files: needed, unused } = needed(disk, data, shard, &files, base)?;
+    let found = Found::read(disk, data, shard, &needed, base)?;
     let headers = found.commits.iter().map(|(lsn, commit)| (*lsn, commit.durable));
     let judgement = judge(base, headers);
+    found.make_durable(disk, data, shard, &judgement)?;
     for (from, to) in &judgement.missing {
         let entries = found.salvage(disk, data, shard, &files, *from, *to)?;
-        name_missing(shard, *from, *to, &entries, &mut state.damages);
+        name_missing(shard, *from, *to, &entries, &mut damages);
     }
-    let own_last = own.as_ref().map_or(Lsn(0), |checkpoint| checkpoint.lsn);
-    let seen = found.commits.keys().chain(found.damaged.keys()).max().copied();
-    state.last_lsn = state.last_lsn.max(own_last).max(seen.unwrap_or_default());
     if !judgement.torn.is_empty() || !found.damaged.is_empty() && judgement.missing.is_empty() {
-        state.report.push(format!(
+        report.push(format!(
             "shard {shard}: torn tail behind LSN {} dropped, {} later commits with it",
             judgement.last,
             judgement.torn.len()
         ));
     }
-    let mut replayed = (0, 0);
+    let seen = found.commits.keys().chain(found.damaged.keys()).max().copied();
+    let tail = own.as_ref().map(|own| Tail {
+        checkpointed: own.lsn,
+        last: judgement.last,
+        extents: found.extents,
+        unused,
+    });
+    let (mut commits, mut bytes) = (Vec::new(), 0);
     for (lsn, commit) in found.commits.into_iter().filter(|(lsn, _)| *lsn <= judgement.last) {
-        replayed = (replayed.0 + 1, replayed.1 + commit.payload.len());
+        bytes += commit.payload.len();
         match decode_entries(&commit.payload, commit.entry_count) {
-            Ok(entries) => {
-                commits.insert((lsn, shard), entries);
-            }
+            Ok(entries) => commits.push((lsn, entries)),
             Err(error) => {
                 let what = format!("shard {shard}, LSN {lsn}: {error}");
-                state.damages.push(Damage { key: None, topic_name: None, offsets: None, what });
+                damages.push(Damage { key: None, topic_name: None, offsets: None, what });
             }
         }
     }
-    state.report.push(format!("shard {shard}: {} commits, {} bytes read", replayed.0, replayed.1));
-    state.checkpoints.extend(by_key(own.map(|own| own.partitions).unwrap_or_default()));
-    state.wals.push(OldShard { shard, files });
-    Ok(())
+    report.push(format!("shard {shard}: {} commits, {bytes} bytes read", commits.len()));
+    let own_last = own.as_ref().map_or(Lsn(0), |checkpoint| checkpoint.lsn);
+    Ok(ShardFound {
+        old: OldShard { shard, files, tail },
+        commits,
+        partitions: own.map(|own| own.partitions).unwrap_or_default(),
+        damages,
+        report,
+        last_lsn: own_last.max(seen.unwrap_or_default()),
+    })
 }
 
 fn wal_files<D: Disk>(
@@ -203,40 +202,56 @@ fn wal_files<D: Disk>(
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         entries => entries.map_err(at(&dir))?,
     };
-    let file = |entry: &crate::store::disk::DirEntry| {
-        Some((wal::parse_file_name(&entry.name)?, entry.bytes))
-    };
+    let file = |entry: &DirEntry| Some((wal::parse_file_name(&entry.name)?, entry.bytes));
     Ok(entries.iter().filter_map(file).collect())
 }
 
-/// The oldest file that may hold a commit beyond `base`.
+/// The files of a shard that have to be read, and newer ones that have not.
+struct Needed {
+    /// May hold a commit beyond the checkpoint; oldest first, with their sizes.
+    files: Vec<(WalFileSeq, u64)>,
+    /// Say that they were never used.
+    unused: Vec<WalFileSeq>,
+}
+
+/// Finds the files that may hold a commit beyond `base`, of `files`, which are all there are, oldest first.
 ///
 /// LSNs grow from one file to the next, so where a file begins with a commit that is at most the next
-/// one after `base`, no earlier file has anything beyond it: those wait to be recycled.
-fn first_needed<D: Disk>(
+/// one after `base`, no earlier file has anything beyond it: those wait to be recycled. A file that
+/// says that it is unused holds nothing that was ever acknowledged.
+fn needed<D: Disk>(
     disk: &D,
     data: &Path,
     shard: ShardId,
     files: &[(WalFileSeq, u64)],
     base: Option<Lsn>,
-) -> Result<usize, RecoveryError> {
-    let Some(base) = base else { return Ok(0) };
+) -> Result<Needed, RecoveryError> {
     let mut block = vec![0; BLOCK_BYTES as usize];
-    for (index, (seq, _)) in files.iter().enumerate().rev() {
+    let mut needed = Needed { files: Vec::new(), unused: Vec::new() };
+    for (seq, bytes) in files.iter().rev() {
         let path = paths::wal_file(data, shard, *seq);
         let file = disk.open(&path, OpenMode::Read).map_err(at(&path))?;
         let read = disk.read_at(&file, 0, &mut block).map_err(at(&path))?;
-        let begins_by_base = CommitHeader::parse(&block[..read]).is_some_and(|header| {
-            header.shard == shard
-                && header.generation == *seq
-                && header.position == 0
-                && header.lsn <= base.next()
-        });
-        if begins_by_base {
-            return Ok(index);
+        if wal::is_unused(&block[..read], shard, *seq) {
+            needed.unused.push(*seq);
+            continue;
+        }
+        needed.files.push((*seq, *bytes));
+        let begins_by = |base: Lsn| {
+            CommitHeader::parse(&block[..read]).is_some_and(|header| {
+                header.shard == shard
+                    && header.generation == *seq
+                    && header.position == 0
+                    && header.lsn <= base.next()
+            })
+        };
+        if base.is_some_and(begins_by) {
+            break;
         }
     }
-    Ok(0)
+    needed.files.reverse();
+    needed.unused.reverse();
+    Ok(needed)
 }
 
 /// What damaged commits held, as far as they still say; for the message.
@@ -278,9 +293,35 @@ struct FoundCommit {
 struct Found {
     commits: BTreeMap<Lsn, FoundCommit>,
     damaged: BTreeMap<Lsn, Vec<SalvagedEntry>>,
+    /// Where each commit lies that has a header, those the checkpoint covers included.
+    extents: Vec<Extent>,
 }
 
 impl Found {
+    /// Reads files, which are given with their sizes, oldest first.
+    fn read<D: Disk>(
+        disk: &D,
+        data: &Path,
+        shard: ShardId,
+        files: &[(WalFileSeq, u64)],
+        base: Option<Lsn>,
+    ) -> Result<Self, RecoveryError> {
+        let mut open = Vec::new();
+        // The system begins to read all of them before the first is waited for.
+        for (seq, bytes) in files {
+            let path = paths::wal_file(data, shard, *seq);
+            let file = disk.open(&path, OpenMode::Read).map_err(at(&path))?;
+            disk.will_read(&file, *bytes);
+            open.push(file);
+        }
+        let mut found = Self::default();
+        for ((seq, bytes), file) in files.iter().zip(&open) {
+            let path = paths::wal_file(data, shard, *seq);
+            found.scan(disk, file, shard, *seq, *bytes, base).map_err(at(&path))?;
+        }
+        Ok(found)
+    }
+
     fn scan<D: Disk>(
         &mut self,
         disk: &D,
@@ -297,6 +338,12 @@ impl Found {
         let mut scanner = Scanner::new(shard, seq, bytes, read);
         while let Some(scanned) = scanner.next_commit()? {
             let header = *scanned.header();
+            self.extents.push(Extent {
+                file: seq,
+                lsn: header.lsn,
+                position: header.position,
+                end: header.end(),
+            });
             if base.is_some_and(|base| header.lsn <= base) {
                 continue;
             }
@@ -316,6 +363,27 @@ impl Found {
                     self.damaged.insert(header.lsn, entries);
                 }
             }
+        }
+        Ok(())
+    }
+
+    /// Syncs the files of commits that count and that nobody has seen finished.
+    ///
+    /// The process that wrote them may have ended before the device had given up its cache. What follows from
+    /// them, the removal of segments below a log start for one, must not outlive them.
+    fn make_durable<D: Disk>(
+        &self,
+        disk: &D,
+        data: &Path,
+        shard: ShardId,
+        judgement: &Judgement,
+    ) -> Result<(), RecoveryError> {
+        let counts = |(lsn, _): &(&Lsn, &FoundCommit)| **lsn <= judgement.last;
+        let unproven = self.commits.range(judgement.durable.next()..).filter(counts);
+        for seq in unproven.map(|(_, commit)| commit.file).collect::<BTreeSet<_>>() {
+            let path = paths::wal_file(data, shard, seq);
+            let file = disk.open(&path, OpenMode::Read).map_err(at(&path))?;
+            disk.sync(&file).map_err(at(&path))?;
         }
         Ok(())
     }
@@ -367,6 +435,8 @@ struct Judgement {
     missing: Vec<(Lsn, Lsn)>,
     /// Commits behind a torn one: never acknowledged.
     torn: Vec<Lsn>,
+    /// Commits up to this one were durable when a later one was built.
+    durable: Lsn,
 }
 
 /// Judges the commits found, given as number and durable LSN in order. `base` is the checkpoint's;
@@ -375,7 +445,7 @@ fn judge(base: Option<Lsn>, commits: impl Iterator<Item = (Lsn, Lsn)> + Clone) -
     let first = commits.clone().next().map(|(lsn, _)| Lsn(lsn.0.saturating_sub(1)));
     let base = base.or(first).unwrap_or_default();
     let durable = commits.clone().map(|(_, durable)| durable).max().unwrap_or_default().max(base);
-    let mut judgement = Judgement { last: base, missing: Vec::new(), torn: Vec::new() };
+    let mut judgement = Judgement { last: base, missing: Vec::new(), torn: Vec::new(), durable };
     for (lsn, _) in commits {
         let expected = judgement.last.next();
         if lsn == expected {

@@ -56,6 +56,7 @@ struct Wal {
     durable: Lsn,
     file: WalFileSeq,
     position: u64,
+    file_bytes: u64,
     /// Last LSN of every file.
     files: BTreeMap<WalFileSeq, Lsn>,
 }
@@ -140,8 +141,14 @@ impl World {
             next_lsn: start.next_lsn,
             durable: Lsn(start.next_lsn.0 - 1),
             file: start.file,
-            position: 0,
-            files: [(start.file, Lsn(0))].into(),
+            position: start.position,
+            file_bytes: start.file_bytes,
+            // Of the active file's commits, which ones the checkpoint covers does not matter here.
+            files: [(start.file, Lsn(start.next_lsn.0 - 1))]
+                .into_iter()
+                .chain(start.full.iter().copied())
+                .chain(start.free.iter().map(|seq| (*seq, Lsn(0))))
+                .collect(),
         };
         self.wals = recovered.wal.iter().map(wal).collect();
         let disk = &self.disk;
@@ -230,7 +237,7 @@ impl World {
     ) -> Result<WriteInFlight, Dead> {
         let shard = self.shard(key);
         let bytes = wal::encoded_bytes(&entries);
-        if self.wals[shard].position + bytes as u64 > WAL_FILE_BYTES {
+        if self.wals[shard].position + bytes as u64 > self.wals[shard].file_bytes {
             self.next_wal_file(shard)?;
         }
         let wal = &mut self.wals[shard];
@@ -254,23 +261,29 @@ impl World {
 
     fn next_wal_file(&mut self, shard: usize) -> Result<(), Dead> {
         let id = ShardId(shard as u16);
-        let seq = self.wals[shard].file.next();
+        let newest = self.wals[shard].files.keys().next_back().copied();
+        let seq = newest.unwrap_or_default().next();
         let path = paths::wal_file(&data(), id, seq);
         // Files whose commits are all in segments are marked with LSN 0.
         let current = self.wals[shard].file;
         let free =
             self.wals[shard].files.iter().find(|(old, last)| **old != current && last.0 == 0);
         let free = free.map(|(seq, _)| *seq);
+        let mark = wal::unused_block(id, seq);
         match free {
             Some(old) => {
                 let from = paths::wal_file(&data(), id, old);
+                let file = self.disk.open(&from, OpenMode::Write).map_err(|_| Dead)?;
+                self.disk.write_at(&file, 0, &[IoSlice::new(&mark)]).map_err(|_| Dead)?;
+                self.disk.sync(&file).map_err(|_| Dead)?;
                 self.disk.rename(&from, &path).map_err(|_| Dead)?;
                 self.wals[shard].files.remove(&old);
             }
             None => {
                 let file = self.disk.open(&path, OpenMode::Write).map_err(|_| Dead)?;
-                let zeroes = vec![0; WAL_FILE_BYTES as usize];
-                self.disk.write_at(&file, 0, &[IoSlice::new(&zeroes)]).map_err(|_| Dead)?;
+                let zeroes = vec![0; WAL_FILE_BYTES as usize - mark.len()];
+                let content = [IoSlice::new(&mark), IoSlice::new(&zeroes)];
+                self.disk.write_at(&file, 0, &content).map_err(|_| Dead)?;
                 self.disk.sync(&file).map_err(|_| Dead)?;
             }
         }
@@ -278,6 +291,7 @@ impl World {
         let wal = &mut self.wals[shard];
         wal.file = seq;
         wal.position = 0;
+        wal.file_bytes = WAL_FILE_BYTES;
         wal.files.insert(seq, Lsn(0));
         Ok(())
     }
