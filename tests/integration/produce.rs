@@ -111,6 +111,32 @@ fn acks_0_is_not_answered_and_the_next_request_gets_its_own_answer() {
 }
 
 #[test]
+fn acks_0_is_held_up_and_not_dropped_when_the_wal_is_full() {
+    const REQUESTS: i64 = 30_000;
+    // A WAL that takes a few megabytes and then waits for the segments.
+    let profile = tempfile::NamedTempFile::new().unwrap();
+    let changes = "[profile]\nwal_file_bytes = \"4 MiB\"\nwal_files_max = 2\ncommit_bytes_max = \"1 MiB\"\n\
+                   flush_round_bytes = \"1 MiB\"\ncommit_linger_us = 20000\n";
+    std::fs::write(profile.path(), changes).unwrap();
+    let server = Server::start_with(
+        Options::shards(2).flag(&format!("--config={}", profile.path().display())),
+    );
+    let mut client = server.client();
+    let topic = unique("flood");
+    create_topic(&mut client, &topic, 2);
+    let value = "x".repeat(1000);
+    let batch = Batch::of([value.as_str()]).encode();
+    for number in 0..REQUESTS {
+        let request = produce_request(&topic, (number % 2) as i32, 0, batch.clone());
+        client.send_unanswered(PRODUCE_BY_NAME, &request);
+    }
+    for partition in 0..2 {
+        let end = produce(&mut client, &topic, partition, &Batch::of(["last"]));
+        assert_eq!(end, REQUESTS / 2, "partition {partition}");
+    }
+}
+
+#[test]
 fn acks_that_do_not_exist_are_refused() {
     let server = Server::start();
     let mut client = server.client();

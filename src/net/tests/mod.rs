@@ -1,7 +1,7 @@
 //! Real loopback sockets against a toy dispatcher, whose frames are words.
 //!
 //! `echo …` is answered with itself; `wait <gate> …` likewise, once the test opens that gate; `fail`
-//! becomes an error later; `none` has no response; `close` is refused; `fetch <n>` is answered with as
+//! becomes an error later; `none` has no response, `settle <gate>` neither and is held till then; `close` is refused; `fetch <n>` is answered with as
 //! many of n bytes as the response budget has; `big <n>` with n bytes. In capitals the same are
 //! barriers.
 
@@ -93,7 +93,7 @@ impl Dispatcher for Toy {
                 let bytes = Bytes::from(vec![b'x'; reservation.bytes()]);
                 Dispatched::Ready(Response::new(vec![bytes]).with_reservation(reservation))
             }
-            "wait" => {
+            "wait" | "settle" => {
                 let shared = Arc::clone(&self.shared);
                 Dispatched::Respond(Box::pin(async move {
                     poll_fn(|cx| {
@@ -105,7 +105,7 @@ impl Dispatcher for Toy {
                         Poll::Pending
                     })
                     .await;
-                    Ok(Some(Response::new(vec![frame])))
+                    Ok((word == "wait").then(|| Response::new(vec![frame])))
                 }))
             }
             _ => Dispatched::Ready(Response::new(vec![frame])),

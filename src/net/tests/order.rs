@@ -81,6 +81,21 @@ fn requests_beyond_the_pipelining_bound_are_not_dispatched() {
 }
 
 #[test]
+fn requests_without_response_are_bounded_like_the_others() {
+    let config = NetConfig { pipelined_requests_max: 4, ..NetConfig::default() };
+    let (shard, address) = server(config);
+    let mut client = Client::connect(address);
+    (0..10).for_each(|n| client.send(&format!("settle {n}")));
+    client.send("echo");
+    let stats = shard.until("the fifth is read", |stats| stats.requests == 5);
+    assert!(stats.request_bytes_reserved >= 4, "they hold their memory");
+    assert_eq!(shard.dispatched().len(), 4);
+    (0..10).for_each(|gate| shard.open(&gate.to_string()));
+    assert_eq!(client.receive(), "echo");
+    shard.until("all is released", |stats| stats.request_bytes_reserved == 0);
+}
+
+#[test]
 fn many_requests_in_one_segment_are_all_answered() {
     let (_shard, address) = server(NetConfig::default());
     let mut client = Client::connect(address);
