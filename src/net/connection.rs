@@ -32,6 +32,11 @@ use super::socket;
 use super::turn::Turn;
 use super::write::WriteBatch;
 
+/// With so much of a frame missing, its bytes are not worth a copy.
+const STRAIGHT_BYTES_MIN: usize = 16 << 10;
+/// What is read behind such a frame: the next one's length, and it whole if it is small.
+const AHEAD_BYTES_MAX: usize = 4 << 10;
+
 /// A connection, shared by its task and the shard's list.
 pub(super) struct Connection {
     pub(super) context: Rc<ConnectionContext>,
@@ -280,10 +285,37 @@ impl Input<'_> {
             if frame.is_complete() {
                 return Ok(frame.finish());
             }
+            if frame.missing() >= STRAIGHT_BYTES_MIN && self.receive_straight(&mut frame)? {
+                continue;
+            }
             if !self.fill().await? {
                 return Err(CloseReason::TruncatedFrame);
             }
         }
+    }
+
+    /// Takes what the kernel has for a large frame straight to its place, and the beginning of what follows
+    /// into a buffer, without waiting. `false`: there is nothing now, or never will be; a read has to tell.
+    fn receive_straight(&mut self, frame: &mut PartialFrame) -> Result<bool, CloseReason> {
+        assert!(self.buffer.is_none(), "what was read is processed before more is read");
+        let mut ahead = self.buffers.take();
+        let missing = frame.missing();
+        let space = &mut ahead.space()[..AHEAD_BYTES_MAX];
+        let received = socket::receive_now(self.connection.fd, frame.space(), space);
+        if let Ok(Some(bytes)) = received {
+            let straight = bytes.min(missing);
+            // SAFETY: the call has put the first of what it received there.
+            unsafe { frame.received(straight) };
+            ahead.filled(bytes - straight);
+            let received = &self.connection.activity.bytes_in;
+            received.set(received.get() + bytes as u64);
+        }
+        if ahead.unprocessed().is_empty() {
+            self.buffers.give_back(ahead);
+        } else {
+            self.buffer = Some(ahead);
+        }
+        received.map(|bytes| bytes.is_some()).map_err(CloseReason::ReadFailed)
     }
 
     /// Waits for a condition on the queue of the unanswered, with a read pending while the buffer is

@@ -7,6 +7,8 @@
 //!
 //! Pure: bytes in, a length or a frame out, wherever the stream was cut.
 
+use std::mem::MaybeUninit;
+
 use bytes::Bytes;
 
 use super::close::CloseReason;
@@ -71,6 +73,27 @@ impl PartialFrame {
         let taken = input.len().min(self.length - self.bytes.len());
         self.bytes.extend_from_slice(&input[..taken]);
         taken
+    }
+
+    /// Bytes that have not arrived.
+    pub(super) fn missing(&self) -> usize {
+        self.length - self.bytes.len()
+    }
+
+    /// Where the missing bytes go. Note with [`received`](Self::received) what was put there.
+    pub(super) fn space(&mut self) -> &mut [MaybeUninit<u8>] {
+        let missing = self.missing();
+        &mut self.bytes.spare_capacity_mut()[..missing]
+    }
+
+    /// Notes that the first `bytes` bytes of the space are there.
+    ///
+    /// # Safety
+    /// They are.
+    pub(super) unsafe fn received(&mut self, bytes: usize) {
+        assert!(bytes <= self.missing(), "a read of {bytes} bytes overran its frame");
+        // SAFETY: the capacity is that of the whole frame, and the caller has set these bytes.
+        unsafe { self.bytes.set_len(self.bytes.len() + bytes) };
     }
 
     /// Whether all of it is here.
