@@ -10,7 +10,7 @@ use crate::model::{Lsn, Offset, ReplicaKey, TimestampMs, WalFileSeq};
 /// One thing to do.
 #[derive(Clone, Debug)]
 pub enum Effect {
-    /// Answer a produce. Never emitted for `acks=0`.
+    /// Answer a produce. With `acks=0` it says that the batches are in the log, not yet on the disk.
     ProduceDone {
         /// Whose.
         token: Token,

@@ -55,7 +55,7 @@ impl Drop for Answer {
 
 /// The outcomes of a produce that was handed over.
 ///
-/// Dropping it changes nothing for the records. With `acks=0` it resolves to nothing at once.
+/// Dropping it changes nothing for the records. With `acks=0` it resolves when they are in the log.
 #[derive(Debug)]
 pub struct PendingProduce(pub(super) Answer);
 

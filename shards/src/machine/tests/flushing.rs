@@ -75,6 +75,17 @@ fn a_parked_produce_times_out_with_nothing_appended() {
 }
 
 #[test]
+fn acks_none_is_not_settled_while_it_waits_for_room() {
+    let mut bench = small();
+    bench.holds_store = true;
+    let tokens: Vec<_> = (0..12).map(|_| bench.send(Acks::None, 0, batch(1, 3000))).collect();
+    assert_eq!(bench.outcome(tokens[0]), Some(vec![Ok(0)]));
+    assert_eq!(bench.outcome(tokens[11]), None);
+    bench.release_store();
+    assert_eq!(bench.outcome(tokens[11]), Some(vec![Ok(11)]));
+}
+
+#[test]
 fn a_full_disk_refuses_produces_at_the_bound_and_recovers() {
     let mut bench = small();
     bench.disk_full = true;

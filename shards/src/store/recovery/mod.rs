@@ -5,7 +5,7 @@
 //! 2. The entries are folded into what each partition's log must look like.
 //! 3. Each partition's files are inspected against that. Up to here nothing is changed: damage to
 //!    what was acknowledged refuses the start, unless its loss is accepted.
-//! 4. The segments are cut, completed and indexed, in the page cache.
+//! 4. The segments are cut, completed and indexed, not yet durably.
 //! 5. Where the shards are those of before and nothing is given up, their WALs are gone on with, as if the
 //!    process had never ended: see `go_on`. Otherwise everything is synced, one checkpoint for all shards
 //!    replaces the old shards' state, and new WALs begin: see `install`.
