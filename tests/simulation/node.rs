@@ -32,6 +32,8 @@ const LIMITS: ShardLimits = ShardLimits {
     commits_in_flight_max: 2,
     round_bytes: 48 * 1024,
     round_age_ms: 5000,
+    run_bytes_min: 4 * 1024,
+    round_run_bytes: 96 * 1024,
     tail_cache_bytes: 32 * 1024,
     parked_produces_max: 64,
     fetch_waits_max: 64,
@@ -179,12 +181,13 @@ impl Node {
             config: known.config.clone(),
         };
         let owner = self.owner(key);
-        self.act(owner, out, |machine, out| machine.open_partition(now, spec, recovered, out));
+        self.act(now, owner, out, |machine, out| machine.open_partition(now, spec, recovered, out));
     }
 
     /// Gives a machine an input; IO goes where it is performed later, answers to `out`.
     pub fn act<T>(
         &mut self,
+        now: Now,
         shard: usize,
         out: &mut Vec<(usize, Effect)>,
         input: impl FnOnce(&mut ShardMachine, &mut Vec<Effect>) -> T,
@@ -197,22 +200,35 @@ impl Node {
                 Effect::PrepareWalFile { seq, recycle } => {
                     self.shards[shard].files_wanted.push_back((seq, recycle));
                 }
-                Effect::CommitPending => self.pull(shard),
+                Effect::CommitPending => self.pull(now, shard),
                 answer => out.push((shard, answer)),
             }
         }
-        self.pull(shard);
+        self.pull(now, shard);
         result
     }
 
     /// Begins every write that the machine lets go.
-    fn pull(&mut self, shard: usize) {
-        while let Some(commit) = self.shards[shard].machine.next_commit() {
+    fn pull(&mut self, now: Now, shard: usize) {
+        while let Some(commit) = self.next_commit(now, shard) {
             match self.begin(shard, &commit) {
                 Ok(write) => self.shards[shard].writes.push((commit.lsn, write)),
                 Err(_) => self.has_failed = true,
             }
         }
+    }
+
+    fn next_commit(&mut self, now: Now, shard: usize) -> Option<Commit> {
+        let mut effects = Vec::new();
+        let shard = &mut self.shards[shard];
+        let commit = shard.machine.next_commit(now, &mut effects);
+        for effect in effects {
+            match effect {
+                Effect::Store(job) => shard.jobs.push_back(job),
+                other => unreachable!("a commit asks for segments at most, not {other:?}"),
+            }
+        }
+        commit
     }
 
     fn begin(&self, shard: usize, commit: &Commit) -> io::Result<WriteInFlight> {
@@ -250,7 +266,7 @@ impl Node {
             Pending::Write(shard, place) => {
                 let (lsn, write) = self.shards[shard].writes.remove(place);
                 self.disk.complete_write(write)?;
-                self.act(shard, out, |machine, out| machine.commit_written(now, lsn, out));
+                self.act(now, shard, out, |machine, out| machine.commit_written(now, lsn, out));
             }
             Pending::Job(shard) => {
                 let job = self.shards[shard].jobs.pop_front().expect("it is pending");
@@ -265,7 +281,7 @@ impl Node {
                     Err(error) if error.kind() == io::ErrorKind::StorageFull => Err(NoSpace),
                     Err(error) => return Err(error),
                 };
-                self.act(shard, out, |machine, out| {
+                self.act(now, shard, out, |machine, out| {
                     machine.wal_file_prepared(now, seq, result, out);
                 });
             }
@@ -281,7 +297,7 @@ impl Node {
         out: &mut Vec<(usize, Effect)>,
     ) {
         for reply in replies {
-            self.act(shard, out, |machine, out| machine.store_done(now, reply, out));
+            self.act(now, shard, out, |machine, out| machine.store_done(now, reply, out));
         }
     }
 
@@ -329,7 +345,7 @@ impl Node {
             return false;
         }
         let (lsn, _) = self.shards[shard].writes.remove(0);
-        self.act(shard, out, |machine, out| machine.commit_written(now, lsn, out));
+        self.act(now, shard, out, |machine, out| machine.commit_written(now, lsn, out));
         true
     }
 
@@ -345,7 +361,7 @@ impl Node {
         }
         let (younger, write) = self.shards[shard].writes.remove(1);
         self.disk.complete_write(write).expect("nothing fails");
-        self.act(shard, out, |machine, out| machine.commit_written(now, younger, out));
+        self.act(now, shard, out, |machine, out| machine.commit_written(now, younger, out));
         self.claim_write(now, shard, out)
     }
 
@@ -477,6 +493,7 @@ fn entry_line(entry: &WalEntry) -> String {
         WalEntry::Opened { key, .. } => format!("{key} opened"),
         WalEntry::LogStart { key, log_start_offset } => format!("{key} from {log_start_offset}"),
         WalEntry::Truncated { key, end_offset } => format!("{key} cut at {end_offset}"),
+        WalEntry::Flushed { key, end_offset } => format!("{key} in segments to {end_offset}"),
         WalEntry::Closed { key } => format!("{key} closed"),
     }
 }

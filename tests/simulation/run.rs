@@ -305,7 +305,7 @@ impl World {
         for shard in 0..self.node.shards.len() {
             let due = self.node.shards[shard].machine.next_deadline();
             if due.is_some_and(|due| due <= now.monotonic) {
-                self.node.act(shard, &mut effects, |machine, out| machine.tick(now, out));
+                self.node.act(now, shard, &mut effects, |machine, out| machine.tick(now, out));
             }
         }
         self.take(effects)

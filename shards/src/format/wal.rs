@@ -41,14 +41,14 @@
 //!
 //! | offset | size | field |
 //! | --- | --- | --- |
-//! | 0 | 4 | kind: 1 opened, 2 batch, 3 log start, 4 truncated, 5 closed |
+//! | 0 | 4 | kind: 1 opened, 2 batch, 3 log start, 4 truncated, 5 closed, 6 flushed |
 //! | 4 | 4 | body bytes |
 //! | 8 | 16 | topic id |
 //! | 24 | 4 | partition |
 //! | 28 | | body |
 //!
 //! Bodies: *opened* leader epoch (4), then the topic's name in UTF-8; *batch* one record batch as in
-//! a segment; *log start* and *truncated* an offset (8); *closed* nothing.
+//! a segment; *log start*, *truncated* and *flushed* an offset (8); *closed* nothing.
 //!
 //! Deliberately absent: which commits count as acknowledged, and what a hole means. That is decided
 //! by recovery, which sees all files.
@@ -82,6 +82,7 @@ const BATCH: u32 = 2;
 const LOG_START: u32 = 3;
 const TRUNCATED: u32 = 4;
 const CLOSED: u32 = 5;
+const FLUSHED: u32 = 6;
 
 const _: () = assert!(COMMIT_HEADER_BYTES < BLOCK, "a header lies within one block");
 
@@ -178,7 +179,7 @@ fn body_bytes(entry: &WalEntry) -> usize {
     match entry {
         WalEntry::Opened { topic_name, .. } => 4 + topic_name.len(),
         WalEntry::Batch { batch, .. } => batch.total_bytes(),
-        WalEntry::LogStart { .. } | WalEntry::Truncated { .. } => 8,
+        WalEntry::LogStart { .. } | WalEntry::Truncated { .. } | WalEntry::Flushed { .. } => 8,
         WalEntry::Closed { .. } => 0,
     }
 }
@@ -190,6 +191,7 @@ fn encode_entry(entry: &WalEntry, writer: &mut Writer<'_>) {
         WalEntry::LogStart { key, .. } => (LOG_START, key),
         WalEntry::Truncated { key, .. } => (TRUNCATED, key),
         WalEntry::Closed { key } => (CLOSED, key),
+        WalEntry::Flushed { key, .. } => (FLUSHED, key),
     };
     writer.put(&kind.to_le_bytes());
     writer.put(&u32_len(body_bytes(entry)).to_le_bytes());
@@ -205,7 +207,8 @@ fn encode_entry(entry: &WalEntry, writer: &mut Writer<'_>) {
             writer.put(batch.tail());
         }
         WalEntry::LogStart { log_start_offset: offset, .. }
-        | WalEntry::Truncated { end_offset: offset, .. } => {
+        | WalEntry::Truncated { end_offset: offset, .. }
+        | WalEntry::Flushed { end_offset: offset, .. } => {
             writer.put(&offset.0.to_le_bytes());
         }
         WalEntry::Closed { .. } => {}
@@ -374,6 +377,7 @@ fn decode_entry(head: &EntryHead, body: Bytes) -> Result<WalEntry, WalError> {
         }
         LOG_START => WalEntry::LogStart { key, log_start_offset: offset()? },
         TRUNCATED => WalEntry::Truncated { key, end_offset: offset()? },
+        FLUSHED => WalEntry::Flushed { key, end_offset: offset()? },
         CLOSED if body.is_empty() => WalEntry::Closed { key },
         CLOSED => return Err(wrong_size),
         kind => return Err(WalError::UnknownKind(kind)),
@@ -395,7 +399,7 @@ pub fn salvage(commit: &[u8]) -> Vec<SalvagedEntry> {
     let mut salvaged = Vec::new();
     let mut rest = commit.get(COMMIT_HEADER_BYTES..).unwrap_or_default();
     while let Some((head, body)) = split_entry(rest) {
-        if !(OPENED..=CLOSED).contains(&head.kind) || head.key.partition.0 < 0 {
+        if !(OPENED..=FLUSHED).contains(&head.kind) || head.key.partition.0 < 0 {
             break;
         }
         let mut offsets = None;

@@ -51,6 +51,13 @@ pub enum WalEntry {
         /// The log's end now.
         end_offset: Offset,
     },
+    /// Segments hold the records below, durably: they were appended there and are not in the WAL.
+    Flushed {
+        /// Whose.
+        key: ReplicaKey,
+        /// The offset after the last of them.
+        end_offset: Offset,
+    },
     /// The partition is deleted.
     Closed {
         /// Whose.

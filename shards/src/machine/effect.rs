@@ -77,6 +77,13 @@ pub enum StoreJob {
         /// For rolling by age.
         now: TimestampMs,
     },
+    /// Append as [`StoreJob::Append`] does, for several partitions, and make the segments durable up to there.
+    AppendRuns {
+        /// Whose, and contiguous batches of which the first may be in segments already.
+        runs: Vec<(ReplicaKey, Vec<StoredBatch>)>,
+        /// For rolling by age.
+        now: TimestampMs,
+    },
     /// Close the active segment and begin a new one at the log's end, unless it is empty.
     Roll {
         /// Whose.
@@ -117,6 +124,9 @@ pub enum StoreReply {
         /// How they are now.
         view: LogView,
     },
+    /// [`StoreJob::AppendRuns`] is done. What was said of its partitions since the job before says
+    /// what became of them: segments that end behind the run are durable up to there.
+    RunsDone,
     /// A checkpoint is durable.
     Checkpointed {
         /// Its number: WAL files that end at or below are free.
@@ -191,6 +201,8 @@ pub struct RecoveredPartition {
     pub state: PartitionCheckpoint,
     /// Its segments.
     pub view: LogView,
+    /// Segments go on beyond what WAL and checkpoint know of, durably.
+    pub is_ahead: bool,
 }
 
 /// Where a shard's WAL goes on after recovery.

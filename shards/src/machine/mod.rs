@@ -11,6 +11,7 @@ pub mod topic_config;
 
 mod acks;
 mod fetch_waits;
+mod large_runs;
 mod partition;
 mod partitions;
 mod produce;

@@ -30,7 +30,7 @@ impl BuildHasher for FixedHash {
 }
 
 /// Names a partition within its shard.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Slot {
     index: u32,
     generation: u32,

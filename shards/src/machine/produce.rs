@@ -10,6 +10,7 @@ use std::collections::VecDeque;
 use super::acks::AckWaiter;
 use super::effect::Effect;
 use super::input::{Appended, ProduceError, ProduceInput, ProduceOutcome, ProducePartition};
+use super::large_runs::Run;
 use super::partition::leader::Accepted;
 use super::partitions::Slot;
 use super::shard::{Life, ShardMachine};
@@ -82,7 +83,7 @@ impl ShardMachine {
             self.refuse(now, &input, &ProduceError::Stopping, out);
             return;
         }
-        if self.parked.is_empty() && self.wal.admits() {
+        if self.parked.is_empty() && self.admits() {
             self.append_request(now, input, out);
         } else if self.is_out_of_space() {
             self.refuse(now, &input, &ProduceError::StorageFull, out);
@@ -96,7 +97,7 @@ impl ShardMachine {
 
     /// Appends what was parked, as far as there is room.
     pub(super) fn resume_parked(&mut self, now: Now, out: &mut Vec<Effect>) {
-        while !self.parked.is_empty() && self.wal.admits() {
+        while !self.parked.is_empty() && self.admits() {
             if let Some(input) = self.parked.pop() {
                 self.append_request(now, input, out);
             }
@@ -143,9 +144,14 @@ impl ShardMachine {
         out.push(Effect::ProduceDone { token: input.token, outcomes });
     }
 
+    /// Whether there is room for more than what waits already.
+    fn admits(&self) -> bool {
+        self.wal.admits(self.runs.bytes())
+    }
+
     /// Whether waiting for room is pointless until somebody frees the disk.
     fn is_out_of_space(&self) -> bool {
-        !self.wal.admits() && (self.rounds.lacks_space() || self.wal.lacks_space())
+        !self.admits() && (self.rounds.lacks_space() || self.wal.lacks_space())
     }
 
     fn append_request(&mut self, now: Now, input: ProduceInput, out: &mut Vec<Effect>) {
@@ -196,7 +202,12 @@ impl ShardMachine {
                 let (base_offset, end_offset) = (batch.header.base_offset, batch.end_offset());
                 let timestamp = batch.header.max_timestamp;
                 self.cache.pushed(now.monotonic, slot, &batch);
-                self.wal.push(WalEntry::Batch { key, batch }, Note::Batch { slot, end_offset });
+                if self.runs.holds(slot) {
+                    let bytes = batch.total_bytes() as u64;
+                    self.runs.gather(slot, Run { base_offset, end_offset, bytes });
+                } else {
+                    self.wal.push(WalEntry::Batch { key, batch }, Note::Batch { slot, end_offset });
+                }
                 (base_offset, end_offset, timestamp)
             }
             // Its original may still be on its way to the disk: it waits like a fresh one.

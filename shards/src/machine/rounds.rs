@@ -24,6 +24,8 @@ pub struct RoundLimits {
     pub dirty_bytes: u64,
     /// Age of the oldest commit since the last cut.
     pub age_ms: u64,
+    /// Bytes that went straight to segments since the last cut: a start reads them again.
+    pub run_bytes: u64,
 }
 
 #[derive(Debug)]
@@ -51,6 +53,7 @@ pub struct Rounds {
     /// Partitions with durable batches that no round took yet, each once.
     dirty: Vec<Slot>,
     bytes_since_cut: u64,
+    run_bytes_since_cut: u64,
     oldest_since_cut: Option<MonotonicMicros>,
     /// Partitions whose directory found no space.
     unopened: Vec<ReplicaKey>,
@@ -85,6 +88,7 @@ impl Rounds {
             phase: Phase::Idle,
             dirty: Vec::new(),
             bytes_since_cut: uncovered_bytes,
+            run_bytes_since_cut: 0,
             oldest_since_cut: (uncovered_bytes > 0).then_some(MonotonicMicros(0)),
             unopened: Vec::new(),
             retry_at: None,
@@ -98,6 +102,11 @@ impl Rounds {
             self.bytes_since_cut += bytes;
             self.oldest_since_cut.get_or_insert(now);
         }
+    }
+
+    /// So many bytes are in segments that no checkpoint speaks of.
+    pub fn run_flushed(&mut self, bytes: u64) {
+        self.run_bytes_since_cut += bytes;
     }
 
     /// A partition has durable batches that are not in segments.
@@ -138,7 +147,9 @@ impl Rounds {
     /// Whether bytes or age ask for a round and none is under way.
     pub fn is_due(&self, now: MonotonicMicros) -> bool {
         let aged = || self.age_deadline().is_some_and(|deadline| deadline <= now);
-        self.may_start() && (self.bytes_since_cut >= self.limits.dirty_bytes || aged())
+        let many = self.bytes_since_cut >= self.limits.dirty_bytes
+            || self.run_bytes_since_cut >= self.limits.run_bytes;
+        self.may_start() && (many || aged())
     }
 
     /// Cuts at `lsn`, which is durable, and hands out the appends.
@@ -151,12 +162,14 @@ impl Rounds {
     ) {
         assert!(self.may_start(), "one round at a time, and of all partitions");
         self.bytes_since_cut = 0;
+        self.run_bytes_since_cut = 0;
         self.oldest_since_cut = None;
         let mut outstanding = 0;
         for slot in self.dirty.drain(..) {
             let Some(partition) = partitions.get_mut(slot) else { continue };
             partition.is_dirty = false;
-            if partition.has_failed {
+            // A run may have brought them home meanwhile.
+            if partition.has_failed || partition.durable_end <= partition.segments_end {
                 continue;
             }
             partition.append_target = Some(partition.durable_end);

@@ -10,6 +10,7 @@ use super::acks::Requests;
 use super::effect::{Effect, LogView, NoSpace, RecoveredPartition, StoreJob, StoreReply, WalStart};
 use super::fetch_waits::FetchWaits;
 use super::input::{FetchError, PartitionConfig, PartitionSpec, ProduceError, Token};
+use super::large_runs::LargeRuns;
 use super::partition::Partition;
 use super::partition::retention::Retention;
 use super::partition::tail_cache::CacheOrder;
@@ -35,6 +36,10 @@ pub struct ShardLimits {
     pub round_bytes: u64,
     /// Age of the oldest commit since the last cut that starts a flush round.
     pub round_age_ms: u64,
+    /// From so many bytes on, what a partition has gathered for a commit goes straight to its segments.
+    pub run_bytes_min: u64,
+    /// Bytes straight to segments since the last cut that start a flush round.
+    pub round_run_bytes: u64,
     /// Memory for batches that are in segments already.
     pub tail_cache_bytes: usize,
     /// How long recent batches stay in memory when none follows them.
@@ -58,6 +63,8 @@ impl Default for ShardLimits {
             commits_in_flight_max: 2,
             round_bytes: 32 << 20,
             round_age_ms: 5000,
+            run_bytes_min: 128 << 10,
+            round_run_bytes: 128 << 20,
             tail_cache_bytes: 256 << 20,
             tail_cache_idle_ms: 30_000,
             parked_produces_max: 65_536,
@@ -84,6 +91,7 @@ pub struct ShardMachine {
     pub(super) life: Life,
     pub(super) partitions: Partitions,
     pub(super) wal: WalQueue,
+    pub(super) runs: LargeRuns,
     pub(super) rounds: Rounds,
     pub(super) requests: Requests,
     pub(super) parked: Parked,
@@ -111,8 +119,11 @@ impl ShardMachine {
             commit_bytes_max: limits.commit_bytes_max,
             in_flight_max: limits.commits_in_flight_max,
         };
-        let round_limits =
-            RoundLimits { dirty_bytes: limits.round_bytes, age_ms: limits.round_age_ms };
+        let round_limits = RoundLimits {
+            dirty_bytes: limits.round_bytes,
+            age_ms: limits.round_age_ms,
+            run_bytes: limits.round_run_bytes,
+        };
         Self {
             shard,
             limits,
@@ -120,6 +131,7 @@ impl ShardMachine {
             partitions: Partitions::default(),
             rounds: Rounds::new(round_limits, wal.checkpointed, wal.uncovered_bytes, recovered),
             wal: WalQueue::new(wal_limits, wal),
+            runs: LargeRuns::default(),
             requests: Requests::default(),
             parked: Parked::default(),
             cache: CacheOrder::default(),
@@ -167,12 +179,18 @@ impl ShardMachine {
                 topic_name: topic_name.clone(),
                 config: config.clone(),
             }));
+            let is_ahead = recovered.as_ref().is_some_and(|recovered| recovered.is_ahead);
             let partition = Partition::new(spec, recovered);
+            let end_offset = partition.segments_end;
             if partition.has_useless_segment() {
                 let log_start_offset = partition.log_start_offset;
                 out.push(Effect::Store(StoreJob::DeleteSegments { key, log_start_offset }));
             }
-            self.partitions.insert(partition);
+            let slot = self.partitions.insert(partition);
+            if is_ahead {
+                let note = Note::Batch { slot, end_offset };
+                self.wal.push(WalEntry::Flushed { key, end_offset }, note);
+            }
             self.rounds.known(&key);
         }
         self.arm_retention(now.monotonic);
@@ -211,6 +229,7 @@ impl ShardMachine {
             let gone = Err(ProduceError::UnknownPartition(key));
             self.requests.decide(waiter.request, waiter.index, gone, out);
         }
+        self.runs.forget(slot);
         self.cache.forgot(partition.tail.clear(), &self.partitions);
         self.rounds.release(&key);
         if partition.append_target.is_some() {
@@ -256,7 +275,8 @@ impl ShardMachine {
 
     /// The next commit to write, or `None` when nothing waits, enough are being written, or no file
     /// has room. [`Effect::CommitPending`] says when to ask again.
-    pub fn next_commit(&mut self) -> Option<Commit> {
+    pub fn next_commit(&mut self, now: Now, out: &mut Vec<Effect>) -> Option<Commit> {
+        self.divert_large_runs(now, out);
         self.wal.next_commit()
     }
 
@@ -292,6 +312,7 @@ impl ShardMachine {
     pub fn store_done(&mut self, now: Now, reply: StoreReply, out: &mut Vec<Effect>) {
         match reply {
             StoreReply::Segments { key, view } => self.take_view(now, key, view, out),
+            StoreReply::RunsDone => self.large_runs_done(),
             StoreReply::Checkpointed { lsn } => {
                 let lsn = self.rounds.checkpointed(lsn);
                 self.wal.checkpointed(lsn);
@@ -372,6 +393,7 @@ impl ShardMachine {
         let cached: usize = self.partitions.iter().map(|(_, found)| found.tail.cost()).sum();
         assert_eq!(cached, self.cache.bytes(), "cached bytes are counted");
         self.wal.check_invariants();
+        self.runs.check_invariants();
         self.rounds.check_invariants(&self.partitions);
         self.waits.check_invariants(&self.partitions);
         assert!(
@@ -404,12 +426,13 @@ impl ShardMachine {
             return;
         }
         self.wal.prepare_spare(out);
+        self.begin_large_runs(now, out);
         self.resume_parked(now, out);
         let unflushed = self.wal.durable() > self.wal.checkpointed_lsn();
         // A checkpoint that frees nothing would be wanted again at once.
         let frees = unflushed && !self.rounds.is_held();
         let wanted = (self.wal.wants_checkpoint() && frees)
-            || (self.life == Life::Stopping && self.wal.is_idle() && !self.rounds.is_clean());
+            || (self.life == Life::Stopping && self.is_written() && !self.rounds.is_clean());
         if self.rounds.is_due(now.monotonic) || (wanted && self.rounds.may_start()) {
             self.rounds.start(now, self.wal.durable(), &mut self.partitions, out);
         }
@@ -424,10 +447,15 @@ impl ShardMachine {
 
     /// A stop does not wait for somebody to free the disk: the WAL has what was acknowledged.
     fn is_stop_complete(&self) -> bool {
-        let (idle, stuck) = (self.wal.is_idle(), self.wal.is_stuck());
+        let (idle, stuck) = (self.is_written(), self.wal.is_stuck());
         (idle && (self.rounds.is_clean() || self.rounds.awaits_opening()))
             || ((idle || stuck) && self.rounds.lacks_space())
             || (stuck && self.wal.lacks_space() && self.rounds.is_idle())
+    }
+
+    /// Whether nothing waits for the disk but what is durable in the log.
+    fn is_written(&self) -> bool {
+        self.wal.is_idle() && self.runs.is_idle()
     }
 
     fn apply(&mut self, note: Note, out: &mut Vec<Effect>) {
@@ -435,7 +463,7 @@ impl ShardMachine {
             Note::Batch { slot, end_offset } => {
                 let Some(partition) = self.partitions.get_mut(slot) else { return };
                 partition.durable_end = end_offset;
-                if !partition.is_dirty {
+                if !partition.is_dirty && end_offset > partition.segments_end {
                     partition.is_dirty = true;
                     self.rounds.mark_dirty(slot);
                 }
@@ -485,6 +513,7 @@ impl ShardMachine {
             self.rounds.hold(key);
         }
         let dropped = partition.fail();
+        self.runs.forget(slot);
         for waiter in partition.ack_waiters.take() {
             let failed = Err(ProduceError::StorageFailed);
             self.requests.decide(waiter.request, waiter.index, failed, out);

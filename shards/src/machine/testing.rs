@@ -226,7 +226,8 @@ impl Bench {
 
     /// Does the oldest store job.
     pub fn work(&mut self) {
-        if let Some(reply) = self.jobs.pop_front().and_then(|job| self.execute(job)) {
+        let job = self.jobs.pop_front();
+        for reply in job.into_iter().flat_map(|job| self.execute(job)).collect::<Vec<_>>() {
             self.act(|machine, now, out| machine.store_done(now, reply, out));
         }
     }
@@ -258,7 +259,7 @@ impl Bench {
                 }
                 Effect::CommitPending => {
                     self.commit_signals += 1;
-                    while let Some(commit) = self.machine.next_commit() {
+                    while let Some(commit) = self.next_commit() {
                         let end = commit.position + encoded_bytes(&commit.entries) as u64;
                         assert!(end <= self.limits.wal_file_bytes, "within its file");
                         self.commits.push_back(commit);
@@ -294,14 +295,21 @@ impl Bench {
                 self.step(|machine, now, out| machine.commit_written(now, lsn, out));
             } else if !self.holds_store && !self.jobs.is_empty() {
                 let job = self.jobs.pop_front().unwrap();
-                let reply = self.execute(job);
-                if let Some(reply) = reply {
+                for reply in self.execute(job) {
                     self.step(|machine, now, out| machine.store_done(now, reply, out));
                 }
             } else {
                 return;
             }
         }
+    }
+
+    fn next_commit(&mut self) -> Option<Commit> {
+        let mut out = Vec::new();
+        let commit = self.machine.next_commit(self.now, &mut out);
+        self.machine.check_invariants();
+        self.perform(out);
+        commit
     }
 
     fn step(&mut self, input: impl FnOnce(&mut ShardMachine, Now, &mut Vec<Effect>)) {
@@ -329,8 +337,20 @@ impl Bench {
     }
 
     /// What the store would do, on views alone.
-    fn execute(&mut self, job: StoreJob) -> Option<StoreReply> {
+    fn execute(&mut self, job: StoreJob) -> Vec<StoreReply> {
+        if let StoreJob::AppendRuns { runs, now } = job {
+            let append = |(key, batches)| StoreJob::Append { key, batches, now };
+            let mut replies: Vec<_> =
+                runs.into_iter().map(append).flat_map(|job| self.execute(job)).collect();
+            replies.push(StoreReply::RunsDone);
+            return replies;
+        }
+        self.execute_one(job).into_iter().collect()
+    }
+
+    fn execute_one(&mut self, job: StoreJob) -> Option<StoreReply> {
         let key = match job {
+            StoreJob::AppendRuns { .. } => unreachable!("taken apart before"),
             StoreJob::Open { key, .. } => key,
             StoreJob::Append { key, .. } if self.disk_full => {
                 return Some(StoreReply::NoSpace { key: Some(key) });
@@ -339,6 +359,9 @@ impl Bench {
                 let view = self.views.entry(key).or_default();
                 for batch in batches {
                     let base_offset = view.end_offset().unwrap_or(Offset(0));
+                    if batch.end_offset() <= base_offset {
+                        continue;
+                    }
                     assert_eq!(batch.header.base_offset, base_offset, "appends are contiguous");
                     let active = view.active.get_or_insert(SegmentMeta {
                         base_offset,
@@ -412,6 +435,12 @@ fn job_name(job: &StoreJob) -> String {
         StoreJob::Configure { .. } => "configure".into(),
         StoreJob::Append { key, batches, .. } => {
             format!("append {} x{}", key.partition, batches.len())
+        }
+        StoreJob::AppendRuns { runs, .. } => {
+            let run = |(key, batches): &(ReplicaKey, Vec<_>)| {
+                format!("{} x{}", key.partition, batches.len())
+            };
+            format!("runs {}", runs.iter().map(run).collect::<Vec<_>>().join(", "))
         }
         StoreJob::Roll { .. } => "roll".into(),
         StoreJob::Checkpoint(job) => format!("checkpoint {}", job.lsn),

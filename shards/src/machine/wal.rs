@@ -10,11 +10,12 @@
 //!
 //! Absent: bytes and files (io), and what entries mean (the shard).
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 
 use super::effect::{Effect, NoSpace, WalStart};
 use super::input::Token;
-use super::partitions::Slot;
+use super::large_runs::Run;
+use super::partitions::{FixedHash, Slot};
 use super::queue::pop_front_if;
 use crate::format::wal::{BLOCK_BYTES, COMMIT_HEADER_BYTES, entry_bytes};
 use crate::format::wal_entry::{Commit, WalEntry};
@@ -127,6 +128,8 @@ pub struct WalQueue {
     limits: WalLimits,
     pending: VecDeque<Pending>,
     pending_bytes: u64,
+    /// Bytes of the batches that came since the last commit was formed.
+    gathered: HashMap<Slot, u64, FixedHash>,
     in_flight: VecDeque<InFlight>,
     next_lsn: Lsn,
     durable: Lsn,
@@ -169,6 +172,7 @@ impl WalQueue {
             limits,
             pending: VecDeque::new(),
             pending_bytes: 0,
+            gathered: HashMap::default(),
             in_flight: VecDeque::new(),
             next_lsn: start.next_lsn,
             durable,
@@ -195,20 +199,23 @@ impl WalQueue {
         padded(COMMIT_HEADER_BYTES as u64 + entry_bytes as u64) <= self.limits.file_bytes
     }
 
-    /// Whether there is room for more than what waits already.
+    /// Whether there is room for more than what waits already, here or `beside`.
     ///
     /// The bound is soft by one request, so that a large request is late but never stuck.
-    pub fn admits(&self) -> bool {
+    pub fn admits(&self, beside: u64) -> bool {
         let spare = match self.spare {
             Spare::Ready { .. } => self.limits.file_bytes,
             Spare::Absent | Spare::Preparing { .. } | Spare::Refused { .. } => 0,
         };
-        self.pending_bytes < self.active_bytes - self.position + spare
+        self.pending_bytes + beside < self.active_bytes - self.position + spare
     }
 
     /// Queues an entry.
     pub fn push(&mut self, entry: WalEntry, note: Note) {
         let bytes = entry_bytes(&entry) as u64;
+        if let (WalEntry::Batch { .. }, Note::Batch { slot, .. }) = (&entry, note) {
+            *self.gathered.entry(slot).or_default() += bytes;
+        }
         self.pending_bytes += bytes;
         self.pending.push_back(Pending { entry, note, bytes });
     }
@@ -236,9 +243,39 @@ impl WalQueue {
         }
     }
 
+    /// Takes out the waiting batches of the partitions that have gathered at least `bytes_min` since
+    /// the last commit was formed; as runs, with what they take in a segment.
+    pub fn divert(&mut self, bytes_min: u64) -> Vec<(Slot, Run)> {
+        let is_large = |(_, bytes): &(&Slot, &u64)| **bytes >= bytes_min;
+        let mut large: Vec<Slot> =
+            self.gathered.iter().filter(is_large).map(|(slot, _)| *slot).collect();
+        if large.is_empty() {
+            return Vec::new();
+        }
+        large.sort_unstable();
+        let mut runs = Vec::new();
+        let mut rest = VecDeque::with_capacity(self.pending.len());
+        for pending in self.pending.drain(..) {
+            match (&pending.entry, pending.note) {
+                (WalEntry::Batch { batch, .. }, Note::Batch { slot, end_offset })
+                    if large.binary_search(&slot).is_ok() =>
+                {
+                    self.pending_bytes -= pending.bytes;
+                    let base_offset = batch.header.base_offset;
+                    let bytes = batch.total_bytes() as u64;
+                    runs.push((slot, Run { base_offset, end_offset, bytes }));
+                }
+                _ => rest.push_back(pending),
+            }
+        }
+        self.pending = rest;
+        runs
+    }
+
     /// The next commit, or `None` when nothing waits, enough are in flight, or no file has room.
     pub fn next_commit(&mut self) -> Option<Commit> {
         self.signalled = false;
+        self.gathered.clear();
         let first_bytes = self.next_bytes()?;
         if first_bytes > self.active_bytes - self.position {
             self.rotate();

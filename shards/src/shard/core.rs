@@ -400,7 +400,7 @@ impl Core {
 
 impl CommitSource for Core {
     fn next_commit(&self) -> Option<Commit> {
-        self.machine.borrow_mut().next_commit()
+        self.drive(|machine, now, out| machine.next_commit(now, out))
     }
 
     fn commit_written(&self, lsn: Lsn, bytes: usize) {

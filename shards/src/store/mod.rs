@@ -34,9 +34,10 @@ use self::producers::ProducerTable;
 use crate::format::checkpoint::{self, Checkpoint};
 use crate::format::partition_metadata;
 use crate::format::positions::PartitionCheckpoint;
+use crate::format::record_batch::StoredBatch;
 use crate::machine::effect::{CheckpointJob, StoreJob, StoreReply};
 use crate::machine::input::PartitionConfig;
-use crate::model::{PartitionIndex, ReplicaKey, ShardId, TopicId};
+use crate::model::{PartitionIndex, ReplicaKey, ShardId, TimestampMs, TopicId};
 
 /// An error after which the process must stop.
 #[derive(Debug, thiserror::Error)]
@@ -109,6 +110,7 @@ impl<D: Disk> SegmentStore<D> {
             StoreJob::Append { key, batches, now } => Ok(vec![
                 self.with_log(key, |log, disk, files| log.append(disk, files, &batches, now)),
             ]),
+            StoreJob::AppendRuns { runs, now } => self.append_runs(runs, now),
             StoreJob::Roll { key } => {
                 Ok(vec![self.with_log(key, |log, disk, files| log.roll(disk, files))])
             }
@@ -136,6 +138,30 @@ impl<D: Disk> SegmentStore<D> {
             }
         }
         self.sync_filesystem()
+    }
+
+    fn append_runs(
+        &mut self,
+        runs: Vec<(ReplicaKey, Vec<StoredBatch>)>,
+        now: TimestampMs,
+    ) -> Result<Vec<StoreReply>, StoreError> {
+        let mut replies = Vec::with_capacity(runs.len() + 1);
+        let mut appended = Vec::with_capacity(runs.len());
+        for (key, batches) in runs {
+            let reply =
+                self.with_log(key, |log, disk, files| log.append(disk, files, &batches, now));
+            if matches!(reply, StoreReply::Segments { .. }) {
+                appended.push(key);
+            }
+            replies.push(reply);
+        }
+        for key in appended {
+            let Some(log) = self.logs.get_mut(&key) else { continue };
+            let synced = log.sync(&self.disk, &mut self.files);
+            synced.map_err(|error| StoreError::Sync { path: log.dir.clone(), error })?;
+        }
+        replies.push(StoreReply::RunsDone);
+        Ok(replies)
     }
 
     fn with_log(
@@ -215,6 +241,7 @@ impl<D: Disk> SegmentStore<D> {
             return Ok(replies);
         }
         self.sync_filesystem()?;
+        self.logs.values_mut().for_each(PartitionLog::synced);
         let path = paths::checkpoint(&self.data, self.shard);
         let (lsn, partitions) = (job.lsn, job.partitions);
         let content = checkpoint::encode(&Checkpoint { shard: self.shard, lsn, partitions });

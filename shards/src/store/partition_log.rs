@@ -36,6 +36,16 @@ pub struct PartitionLog {
     /// As of the end of the segments.
     pub(super) epochs: Vec<(LeaderEpoch, Offset)>,
     pub(super) epochs_changed: bool,
+    unsynced: Unsynced,
+}
+
+/// What no sync has covered yet.
+#[derive(Clone, Debug)]
+struct Unsynced {
+    /// Segments with appended batches, oldest first.
+    segments: Vec<Offset>,
+    /// Names of files in the directory, and of the directory itself.
+    has_names: bool,
 }
 
 /// What has to be written to one segment.
@@ -60,6 +70,8 @@ impl PartitionLog {
             producers: ProducerTable::default(),
             epochs: Vec::new(),
             epochs_changed: false,
+            // The directory may have been made a moment ago.
+            unsynced: Unsynced { segments: Vec::new(), has_names: true },
         }
     }
 
@@ -144,11 +156,51 @@ impl PartitionLog {
                 None => self.begin(disk, files, first.header.base_offset, now)?,
             };
             let run = fill(&mut segment, rest, &self.config, now);
+            if self.unsynced.segments.last() != Some(&segment.base_offset) {
+                self.unsynced.segments.push(segment.base_offset);
+            }
             self.write_run(disk, files, &run)?;
             rest = &rest[run.batches.len()..];
             self.active = Some(segment);
         }
         Ok(())
+    }
+
+    /// Makes durable what was appended, with the names that lead to it. Indexes are left out: they can be
+    /// made again.
+    ///
+    /// # Errors
+    /// The disk's. Nobody knows then what is durable.
+    pub(super) fn sync<D: Disk>(&mut self, disk: &D, files: &mut OpenFiles<D>) -> io::Result<()> {
+        let view = self.view();
+        for segment in view.iter() {
+            let base = &segment.base_offset;
+            if !self.unsynced.segments.contains(base) {
+                continue;
+            }
+            disk.sync(files.get(disk, &self.dir, (self.key, SegmentFile::Log, *base))?)?;
+        }
+        if self.unsynced.has_names {
+            let metadata = self.dir.join(partition_metadata::FILE_NAME);
+            disk.sync(&disk.open(&metadata, OpenMode::Read)?)?;
+            if let Some(topics) = self.dir.parent() {
+                disk.sync_dir(topics)?;
+            }
+            disk.sync_dir(&self.dir)?;
+        }
+        self.synced();
+        Ok(())
+    }
+
+    /// These segments may hold what is not durable.
+    pub(super) fn mark_unsynced(&mut self, segments: impl Iterator<Item = Offset>) {
+        self.unsynced.segments.extend(segments);
+    }
+
+    /// The file system was synced.
+    pub(super) fn synced(&mut self) {
+        self.unsynced.segments.clear();
+        self.unsynced.has_names = false;
     }
 
     /// Closes the active segment unless it is empty. The next one begins with the next batch.
@@ -200,6 +252,7 @@ impl PartitionLog {
     ) -> io::Result<Segment> {
         let segment = Segment::new(base_offset, now);
         self.active = Some(segment);
+        self.unsynced.has_names = true;
         for kind in [SegmentFile::Log, SegmentFile::Index, SegmentFile::TimeIndex] {
             let file = files.get(disk, &self.dir, (self.key, kind, base_offset))?;
             disk.truncate(file, 0)?;

@@ -62,7 +62,7 @@ impl World {
         };
         self.awaited.insert((owner, token), awaited);
         let mut effects = Vec::new();
-        self.node.act(owner, &mut effects, |machine, out| machine.produce(now, input, out));
+        self.node.act(now, owner, &mut effects, |machine, out| machine.produce(now, input, out));
         self.take(effects)
     }
 
@@ -179,7 +179,7 @@ impl World {
         };
         self.awaited.insert((owner, token), Awaited::Wait);
         let mut effects = Vec::new();
-        self.node.act(owner, &mut effects, |machine, out| machine.wait_fetch(now, wait, out));
+        self.node.act(now, owner, &mut effects, |machine, out| machine.wait_fetch(now, wait, out));
         self.take(effects)
     }
 
@@ -193,7 +193,7 @@ impl World {
         let (token, now) = (self.token(), self.now());
         self.awaited.insert((owner, token), Awaited::Deletion { key });
         let mut effects = Vec::new();
-        let asked = self.node.act(owner, &mut effects, |machine, out| {
+        let asked = self.node.act(now, owner, &mut effects, |machine, out| {
             machine.delete_records(now, token, key, Some(before), out)
         });
         asked.map_err(|error| format!("{key} before {before}: {error}"))?;

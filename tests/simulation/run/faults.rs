@@ -49,8 +49,9 @@ impl World {
             self.model.close(key);
             let owner = self.node.owner(key);
             let mut effects = Vec::new();
-            self.node
-                .act(owner, &mut effects, |machine, out| machine.close_partition(now, key, out));
+            self.node.act(now, owner, &mut effects, |machine, out| {
+                machine.close_partition(now, key, out)
+            });
             self.take(effects)?;
         }
         self.note(Event::TopicDeleted);
@@ -77,7 +78,8 @@ impl World {
         self.known.get_mut(&key).expect("it is known").config = config.clone();
         let owner = self.node.owner(key);
         let mut effects = Vec::new();
-        self.node.act(owner, &mut effects, |machine, out| {
+        let now = self.now();
+        self.node.act(now, owner, &mut effects, |machine, out| {
             machine.configure_partition(key, config, out);
         });
         self.take(effects)
@@ -231,7 +233,7 @@ impl World {
         self.fill_disk(false);
         let (now, mut effects) = (self.now(), Vec::new());
         for shard in 0..self.node.shards.len() {
-            self.node.act(shard, &mut effects, |machine, out| machine.stop(now, out));
+            self.node.act(now, shard, &mut effects, |machine, out| machine.stop(now, out));
         }
         self.take(effects)?;
         self.settle()?;

@@ -1,6 +1,7 @@
 //! One partition on its leader: positions, history, memory. Decides; the shard carries out.
 //!
-//! Positions, in order: log start ≤ high watermark ≤ log end, segments end ≤ durable end ≤ log end.
+//! Positions, in order: log start ≤ high watermark ≤ log end, durable end ≤ log end, segments end ≤ log end.
+//! Segments are ahead of the durable end when a run of large batches is in them and the WAL does not say so yet.
 //! The high watermark is at most the durable end, unless `flush.messages` says that appended counts.
 
 pub mod epochs;
@@ -79,7 +80,7 @@ impl Partition {
     pub fn new(spec: PartitionSpec, recovered: Option<RecoveredPartition>) -> Self {
         let PartitionSpec { key, topic_name, leader_epoch, config } = spec;
         let (epochs, producers, view, start, end) = match recovered {
-            Some(RecoveredPartition { state, view }) => (
+            Some(RecoveredPartition { state, view, is_ahead: _ }) => (
                 Epochs::new(state.epochs),
                 Producers::recovered(&state.producers),
                 view,
@@ -134,7 +135,7 @@ impl Partition {
             && end > self.segments_end
             && !self.has_failed
         {
-            assert!(end <= self.durable_end, "{}: only durable batches are flushed", self.key);
+            assert!(end <= self.log_end_offset, "{}: segments end within the log", self.key);
             self.producers.flushed(self.tail.dirty_until(end));
             self.tail.clean_until(end);
             self.segments_end = end;
@@ -205,7 +206,7 @@ impl Partition {
         assert!(self.queued_log_start <= self.high_watermark, "{key}: log start queued too far");
         assert!(self.high_watermark <= counted, "{key}: readable before it counts");
         assert!(self.durable_end <= self.log_end_offset, "{key}: durable beyond the log");
-        assert!(self.segments_end <= self.durable_end, "{key}: flushed before durable");
+        assert!(self.segments_end <= self.log_end_offset, "{key}: flushed beyond the log");
         assert!(self.high_watermark <= self.in_sync.lowest(), "{key}: beyond a replica");
         let target = self.append_target;
         assert!(target.is_none_or(|target| target > self.segments_end), "{key}: target reached");

@@ -108,7 +108,8 @@ fn recovered_producers_are_recognised() {
     before.act(|machine, now, out| machine.stop(now, out));
     let state = before.checkpoints.last().unwrap().partitions[0].clone();
     assert_eq!(state.epochs, [(LeaderEpoch(1), crate::model::Offset(0))]);
-    let recovered = RecoveredPartition { state, view: before.views[&key(0)].clone() };
+    let view = before.views[&key(0)].clone();
+    let recovered = RecoveredPartition { state, view, is_ahead: false };
     let mut after = Bench::new(crate::machine::shard::ShardLimits::default());
     after.views = before.views.clone();
     let spec = PartitionSpec {

@@ -6,9 +6,10 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::format::record_batch::StoredBatch;
 use crate::io::store_thread::{Storage, StorageError};
 use crate::machine::effect::{LogView, SegmentMeta, StoreJob, StoreReply};
-use crate::model::{ReplicaKey, TimestampMs};
+use crate::model::{Offset, ReplicaKey, TimestampMs};
 
 pub struct AppendOnly {
     data: PathBuf,
@@ -56,6 +57,17 @@ impl Storage for AppendOnly {
                     active.max_timestamp = active.max_timestamp.max(batch.header.max_timestamp);
                 }
                 vec![StoreReply::Segments { key, view: view.clone() }]
+            }
+            StoreJob::AppendRuns { runs, now } => {
+                let mut replies = Vec::new();
+                for (key, batches) in runs {
+                    let end = self.logs[&key].2.end_offset().unwrap_or(Offset::ZERO);
+                    let is_new = |batch: &StoredBatch| batch.end_offset() > end;
+                    let batches = batches.into_iter().filter(is_new).collect();
+                    replies.extend(self.execute(StoreJob::Append { key, batches, now })?);
+                }
+                replies.push(StoreReply::RunsDone);
+                replies
             }
             StoreJob::Checkpoint(job) => vec![StoreReply::Checkpointed { lsn: job.lsn }],
             StoreJob::Remove { key } => vec![StoreReply::Removed { key }],

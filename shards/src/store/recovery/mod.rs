@@ -38,6 +38,7 @@ use self::partition::{Inspection, Subject};
 use self::replay::Overlay;
 use self::watched::WatchedDisk;
 use super::disk::Disk;
+use super::open_files::OpenFiles;
 use super::partition_log::PartitionLog;
 use super::paths::{self, Aside, PartitionDirName};
 use super::{owner, remove_tree};
@@ -253,7 +254,7 @@ struct Applied {
     logs: Vec<Vec<PartitionLog>>,
     /// Something was written, or is there, that no checkpoint says is durable.
     needs_sync: bool,
-    /// Whatever segments hold, a checkpoint says is durable or the WAL of its own shard has.
+    /// Whatever segments hold is durable or in the WAL of its own shard.
     is_covered: bool,
 }
 
@@ -279,21 +280,27 @@ fn apply<D: Disk>(
             (inspection.subject.proven_end(), inspection.subject.covered_end());
         let watched = WatchedDisk::new(disk);
         let mut report = Vec::new();
-        let (log, state) =
+        let (mut log, state) =
             rebuild::apply(&watched, &input.data, inspection, input.now, &mut report)
                 .map_err(at(&dir))?;
         let end = state.flushed_end;
+        let is_ahead = known && end > covered_end;
+        if is_ahead {
+            // A run of batches was in segments before the WAL could say so.
+            let mut files = OpenFiles::new(rebuild::OPEN_FILES_MAX);
+            log.sync(disk, &mut files).map_err(at(&dir))?;
+        }
         let needs_sync = proven_end != Some(end) || watched.is_changed();
-        let is_covered = known && end <= covered_end;
-        Ok((known.then_some((key, log, state)), needs_sync, is_covered, report))
+        let found = known.then_some((key, log, state, is_ahead));
+        Ok((found, needs_sync, report))
     });
     for done in done {
-        let (known, needs_sync, is_covered, lines) = done?;
+        let (known, needs_sync, lines) = done?;
         report.extend(lines);
         applied.needs_sync |= needs_sync;
-        applied.is_covered &= is_covered;
-        if let Some((key, log, state)) = known {
-            applied.partitions.push(RecoveredPartition { state, view: log.view() });
+        applied.is_covered &= known.is_some();
+        if let Some((key, log, state, is_ahead)) = known {
+            applied.partitions.push(RecoveredPartition { state, view: log.view(), is_ahead });
             applied.logs[usize::from(key.shard(input.shards).0)].push(log);
         }
     }

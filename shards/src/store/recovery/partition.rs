@@ -42,7 +42,10 @@ impl Subject {
     /// The end of segments of which all is durable, by the checkpoint, and nothing is touched by the WAL.
     pub fn proven_end(&self) -> Option<Offset> {
         let overlay = &self.overlay;
-        let is_untouched = overlay.batches.is_empty() && overlay.cut.is_none() && !overlay.wiped;
+        let is_untouched = overlay.batches.is_empty()
+            && overlay.flushed.is_none()
+            && overlay.cut.is_none()
+            && !overlay.wiped;
         let checkpoint = self.checkpoint.as_ref().filter(|_| is_untouched && self.found);
         checkpoint.map(|checkpoint| checkpoint.flushed_end)
     }
@@ -50,7 +53,7 @@ impl Subject {
     /// What segments hold below is durable by the checkpoint, or in the WAL.
     pub fn covered_end(&self) -> Offset {
         let flushed = self.checkpoint.as_ref().map(|checkpoint| checkpoint.flushed_end);
-        flushed.max(self.overlay.end_offset()).unwrap_or_default()
+        flushed.max(self.overlay.flushed).max(self.overlay.end_offset()).unwrap_or_default()
     }
 }
 
@@ -118,8 +121,9 @@ impl History {
 pub fn inspect<D: Disk>(disk: &D, subject: Subject) -> io::Result<Inspection> {
     let (names, mut listed) =
         if subject.found { list(disk, &subject.dir)? } else { Default::default() };
-    let checkpoint = subject.checkpoint.as_ref().filter(|_| !subject.overlay.wiped);
-    let flushed = checkpoint.map(|checkpoint| checkpoint.flushed_end);
+    let checkpoint = subject.checkpoint.as_ref().filter(|_| !subject.overlay.voids_checkpoint());
+    let checkpointed = checkpoint.map(|checkpoint| checkpoint.flushed_end);
+    let flushed = checkpointed.max(subject.overlay.flushed);
     let own_start = checkpoint.map(|checkpoint| checkpoint.log_start_offset);
     let log_start = own_start.max(subject.overlay.log_start);
     // What lies below the log start may have been removed in part.
@@ -149,7 +153,7 @@ pub fn inspect<D: Disk>(disk: &D, subject: Subject) -> io::Result<Inspection> {
             end = found.log_start;
         }
     } else {
-        let stop = found.read_segments(disk, &listed, flushed)?;
+        let stop = found.read_segments(disk, &listed, checkpointed)?;
         end = found.segments_end();
         found.judge_start(&listed, log_start);
         found.judge_end(end, flushed, stop);
@@ -188,14 +192,16 @@ impl Inspection {
         &mut self,
         disk: &D,
         listed: &[Listed],
-        flushed: Option<Offset>,
+        checkpointed: Option<Offset>,
     ) -> io::Result<Option<String>> {
         let overlay = &self.subject.overlay;
         let first = overlay.batches.first().map(|batch| batch.header.base_offset);
         let keep_from = first.into_iter().chain(overlay.cut).min().unwrap_or(Offset(i64::MAX));
         let last = listed.last().map_or(Offset::ZERO, |last| last.base_offset);
-        let doubtful = flushed.unwrap_or(last).min(keep_from);
-        let wanted = Wanted { trust_below: flushed.unwrap_or_default(), keep_from };
+        // What the WAL says is flushed has no durable index before a checkpoint.
+        let trusted = if overlay.flushed.is_some() { Offset::ZERO } else { last };
+        let doubtful = checkpointed.unwrap_or(trusted).min(keep_from);
+        let wanted = Wanted { trust_below: checkpointed.unwrap_or_default(), keep_from };
         let mut end: Option<Offset> = None;
         for (index, segment) in listed.iter().enumerate() {
             if let Some(end) = end.filter(|end| *end != segment.base_offset) {
@@ -374,7 +380,7 @@ fn history<D: Disk>(
     let mut history =
         History { from: Offset::ZERO, epochs: Vec::new(), producers: ProducerTable::default() };
     // Without a directory of its own there may be one of the same name, of another topic.
-    if subject.overlay.wiped || !subject.found {
+    if subject.overlay.voids_checkpoint() || !subject.found {
         return Ok(history);
     }
     if let Ok(content) = read_file(disk, &subject.dir.join(epoch_checkpoint::FILE_NAME)) {

@@ -20,7 +20,7 @@ use crate::store::segment::Segment;
 use crate::store::{owner, put_aside};
 
 /// Files that one partition's recovery keeps open.
-const OPEN_FILES_MAX: usize = 8;
+pub const OPEN_FILES_MAX: usize = 8;
 
 /// Makes the files what was decided, and returns the partition as it is then.
 pub fn apply<D: Disk>(
@@ -63,6 +63,8 @@ pub fn apply<D: Disk>(
     }
     metas.sort_by_key(|sealed| sealed.base_offset);
     log.sealed = metas.into();
+    // What was read was in doubt: a process that was killed leaves it in the page cache.
+    log.mark_unsynced(scanned.iter().map(|(listed, _)| listed.base_offset));
     remove_void(disk, &log, &names, restart, keep_end)?;
     log.producers = history.producers;
     log.epochs = history.epochs;

@@ -20,6 +20,10 @@ pub struct Overlay {
     pub wiped: bool,
     /// The partition is closed.
     pub closed: bool,
+    /// Segments hold everything below, durably.
+    pub flushed: Option<Offset>,
+    /// The partition was closed and is another one since: what a checkpoint says is of the one before.
+    pub is_reborn: bool,
     /// Segments are void from here on.
     pub cut: Option<Offset>,
     /// The end of the log, from the first batch that the WAL has.
@@ -44,6 +48,12 @@ impl Overlay {
         self.batches.last().map(StoredBatch::end_offset)
     }
 
+    /// Whether a checkpoint's line is of a partition that is no more.
+    #[must_use]
+    pub fn voids_checkpoint(&self) -> bool {
+        self.wiped || self.is_reborn
+    }
+
     /// Whether what segments hold at `offset` and beyond is known from the WAL or void.
     #[must_use]
     pub fn covers(&self, offset: Offset) -> bool {
@@ -65,6 +75,7 @@ impl Overlay {
                 self.log_start = self.log_start.max(Some(log_start_offset));
             }
             WalEntry::Truncated { end_offset, .. } => self.truncate(end_offset),
+            WalEntry::Flushed { end_offset, .. } => self.flush(end_offset),
             WalEntry::Closed { .. } => {
                 let topic_name = self.topic_name.take();
                 *self = Self { topic_name, wiped: true, closed: true, ..Self::default() };
@@ -79,18 +90,20 @@ impl Overlay {
             gap.end = gap.end.max(end);
             return Ok(());
         }
-        let Some(last) = self.batches.last() else {
+        let Some(expected) = self.end_offset().max(self.flushed) else {
             self.batches.push(batch);
             return Ok(());
         };
-        let expected = last.end_offset();
+        let last_epoch = self.batches.last().map(|last| last.header.leader_epoch);
         if base == expected {
             self.batches.push(batch);
         } else if base > expected {
             self.gap = Some(Gap { from: expected, resumed: base, end });
         } else if self.batches.iter().rev().any(|known| known.header == batch.header) {
             // The same batch again.
-        } else if batch.header.leader_epoch > last.header.leader_epoch {
+        } else if self.batches.is_empty() && end <= expected {
+            // Segments have it.
+        } else if Some(batch.header.leader_epoch) > last_epoch {
             // A newer leader wrote over what an older one had left.
             self.truncate(base);
             self.batches.push(batch);
@@ -100,7 +113,17 @@ impl Overlay {
         Ok(())
     }
 
+    /// What lies below `end` is in segments, and no longer the WAL's business.
+    fn flush(&mut self, end: Offset) {
+        self.batches.retain(|batch| batch.end_offset() > end);
+        self.flushed = self.flushed.max(Some(end));
+        self.cut = self.cut.filter(|cut| *cut > end);
+        // The directory was removed before the partition had another one.
+        self.is_reborn |= std::mem::take(&mut self.wiped);
+    }
+
     fn truncate(&mut self, end: Offset) {
+        self.flushed = self.flushed.map(|flushed| flushed.min(end));
         self.batches.retain(|batch| batch.end_offset() <= end);
         self.cut = Some(self.cut.map_or(end, |cut| cut.min(end)));
         if self.gap.is_some_and(|gap| end <= gap.from) {
@@ -142,6 +165,7 @@ fn key(entry: &WalEntry) -> ReplicaKey {
         | WalEntry::Batch { key, .. }
         | WalEntry::LogStart { key, .. }
         | WalEntry::Truncated { key, .. }
+        | WalEntry::Flushed { key, .. }
         | WalEntry::Closed { key } => *key,
     }
 }

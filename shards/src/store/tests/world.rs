@@ -179,6 +179,7 @@ impl World {
             | StoreJob::Roll { key }
             | StoreJob::DeleteSegments { key, .. }
             | StoreJob::Remove { key } => *key,
+            StoreJob::AppendRuns { runs, .. } => runs[0].0,
             StoreJob::Checkpoint(_) => panic!("checkpoints have their own way"),
         };
         let shard = self.shard(key);
