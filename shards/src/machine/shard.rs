@@ -63,7 +63,7 @@ impl Default for ShardLimits {
             commits_in_flight_max: 2,
             round_bytes: 32 << 20,
             round_age_ms: 5000,
-            run_bytes_min: 128 << 10,
+            run_bytes_min: 2 << 20,
             round_run_bytes: 128 << 20,
             tail_cache_bytes: 256 << 20,
             tail_cache_idle_ms: 30_000,

@@ -6,4 +6,5 @@ mod flushing;
 mod idempotence;
 mod reading;
 mod removal;
+mod runs;
 mod starting;

@@ -26,7 +26,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 
-use self::disk::{Disk, is_no_space, read_file, replace_file};
+use self::disk::{AppendError, Disk, is_no_space, read_file, replace_file};
 use self::open_files::OpenFiles;
 use self::partition_log::{PartitionLog, create_dir};
 use self::paths::Aside;
@@ -37,7 +37,7 @@ use crate::format::positions::PartitionCheckpoint;
 use crate::format::record_batch::StoredBatch;
 use crate::machine::effect::{CheckpointJob, StoreJob, StoreReply};
 use crate::machine::input::PartitionConfig;
-use crate::model::{PartitionIndex, ReplicaKey, ShardId, TimestampMs, TopicId};
+use crate::model::{Offset, PartitionIndex, ReplicaKey, ShardId, TimestampMs, TopicId};
 
 /// An error after which the process must stop.
 #[derive(Debug, thiserror::Error)]
@@ -146,19 +146,21 @@ impl<D: Disk> SegmentStore<D> {
         now: TimestampMs,
     ) -> Result<Vec<StoreReply>, StoreError> {
         let mut replies = Vec::with_capacity(runs.len() + 1);
-        let mut appended = Vec::with_capacity(runs.len());
         for (key, batches) in runs {
-            let reply =
-                self.with_log(key, |log, disk, files| log.append(disk, files, &batches, now));
-            if matches!(reply, StoreReply::Segments { .. }) {
-                appended.push(key);
+            let mut unknown = None;
+            let append = |log: &mut PartitionLog, disk: &D, files: &mut OpenFiles<D>| {
+                log.append_durably(disk, files, &batches, now).or_else(|error| match error {
+                    AppendError::Write(error) => Err(error),
+                    AppendError::Sync(error) => {
+                        unknown = Some(StoreError::Sync { path: log.dir.clone(), error });
+                        Ok(())
+                    }
+                })
+            };
+            replies.push(self.with_log(key, append));
+            if let Some(error) = unknown {
+                return Err(error);
             }
-            replies.push(reply);
-        }
-        for key in appended {
-            let Some(log) = self.logs.get_mut(&key) else { continue };
-            let synced = log.sync(&self.disk, &mut self.files);
-            synced.map_err(|error| StoreError::Sync { path: log.dir.clone(), error })?;
         }
         replies.push(StoreReply::RunsDone);
         Ok(replies)
@@ -243,13 +245,28 @@ impl<D: Disk> SegmentStore<D> {
         self.sync_filesystem()?;
         self.logs.values_mut().for_each(PartitionLog::synced);
         let path = paths::checkpoint(&self.data, self.shard);
-        let (lsn, partitions) = (job.lsn, job.partitions);
-        let content = checkpoint::encode(&Checkpoint { shard: self.shard, lsn, partitions });
-        replies.push(match replace_file(&self.disk, &path, &content) {
-            Ok(()) => StoreReply::Checkpointed { lsn },
-            Err(error) if is_no_space(&error) => StoreReply::NoSpace { key: None },
+        let lsn = job.lsn;
+        let ends: Vec<_> = job.partitions.iter().map(|line| (line.key, line.flushed_end)).collect();
+        let content =
+            checkpoint::encode(&Checkpoint { shard: self.shard, lsn, partitions: job.partitions });
+        match replace_file(&self.disk, &path, &content) {
+            Ok(()) => {}
+            Err(error) if is_no_space(&error) => {
+                replies.push(StoreReply::NoSpace { key: None });
+                return Ok(replies);
+            }
             Err(error) => return Err(StoreError::Checkpoint { path, error }),
-        });
+        }
+        for (key, end) in ends {
+            if self.logs.get_mut(&key).is_some_and(|log| log.checkpointed(end)) {
+                replies.push(
+                    self.with_log(key, |log, disk, files| {
+                        log.delete_below(disk, files, Offset::ZERO)
+                    }),
+                );
+            }
+        }
+        replies.push(StoreReply::Checkpointed { lsn });
         Ok(replies)
     }
 

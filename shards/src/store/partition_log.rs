@@ -7,7 +7,7 @@ use std::io::{self, IoSlice};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::disk::{Disk, OpenMode};
+use super::disk::{AppendError, BLOCK_BYTES, Disk, OpenMode};
 use super::open_files::OpenFiles;
 use super::paths::{SegmentFile, segment_file};
 use super::producers::ProducerTable;
@@ -36,7 +36,32 @@ pub struct PartitionLog {
     /// As of the end of the segments.
     pub(super) epochs: Vec<(LeaderEpoch, Offset)>,
     pub(super) epochs_changed: bool,
+    /// As of the last checkpoint that speaks of it. What lies beyond is read again by a recovery, for its
+    /// producers, and must be there even if nobody may read it any more.
+    pub(super) checkpointed_end: Offset,
+    /// Where the log starts: segments below go once a checkpoint covers them.
+    log_start_offset: Offset,
     unsynced: Unsynced,
+    last_block: Option<LastBlock>,
+}
+
+/// How batches are appended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Way {
+    /// Durable with the next sync.
+    Cached,
+    /// Durable at once.
+    Durable,
+}
+
+/// What a durable append has left of the block where it ended, behind which the file is filled up with
+/// zeroes.
+#[derive(Clone, Debug)]
+struct LastBlock {
+    base_offset: Offset,
+    /// Where in the log it ends.
+    end: u64,
+    bytes: Vec<u8>,
 }
 
 /// What no sync has covered yet.
@@ -72,6 +97,9 @@ impl PartitionLog {
             epochs_changed: false,
             // The directory may have been made a moment ago.
             unsynced: Unsynced { segments: Vec::new(), has_names: true },
+            last_block: None,
+            checkpointed_end: Offset::ZERO,
+            log_start_offset: Offset::ZERO,
         }
     }
 
@@ -103,6 +131,36 @@ impl PartitionLog {
         batches: &[StoredBatch],
         now: TimestampMs,
     ) -> io::Result<()> {
+        match self.append_by(disk, files, batches, now, Way::Cached) {
+            Err(AppendError::Write(error)) => Err(error),
+            Err(AppendError::Sync(_)) => unreachable!("nothing is synced"),
+            Ok(()) => Ok(()),
+        }
+    }
+
+    /// Appends as [`PartitionLog::append`] does, and makes all of the log durable.
+    ///
+    /// # Errors
+    /// [`AppendError::Write`]: nothing of the batches is kept. [`AppendError::Sync`]: nobody knows.
+    pub(super) fn append_durably<D: Disk>(
+        &mut self,
+        disk: &D,
+        files: &mut OpenFiles<D>,
+        batches: &[StoredBatch],
+        now: TimestampMs,
+    ) -> Result<(), AppendError> {
+        self.append_by(disk, files, batches, now, Way::Durable)?;
+        self.sync(disk, files).map_err(AppendError::Sync)
+    }
+
+    fn append_by<D: Disk>(
+        &mut self,
+        disk: &D,
+        files: &mut OpenFiles<D>,
+        batches: &[StoredBatch],
+        now: TimestampMs,
+        way: Way,
+    ) -> Result<(), AppendError> {
         let there = self
             .end_offset()
             .map_or(0, |end| batches.iter().take_while(|batch| batch.end_offset() <= end).count());
@@ -111,10 +169,11 @@ impl PartitionLog {
         let end = self.end_offset().unwrap_or(first.header.base_offset);
         if first.header.base_offset != end {
             let found = first.header.base_offset;
-            return Err(io::Error::other(format!("append at {found}, the log ends at {end}")));
+            let error = io::Error::other(format!("append at {found}, the log ends at {end}"));
+            return Err(error.into());
         }
         let before = (Arc::clone(&self.sealed), self.active);
-        let result = self.append_runs(disk, files, batches, now);
+        let result = self.append_runs(disk, files, batches, now, way);
         if let Err(error) = result {
             (self.sealed, self.active) = before;
             self.cut_back(disk, files)?;
@@ -137,7 +196,8 @@ impl PartitionLog {
         files: &mut OpenFiles<D>,
         batches: &[StoredBatch],
         now: TimestampMs,
-    ) -> io::Result<()> {
+        way: Way,
+    ) -> Result<(), AppendError> {
         let mut producers = None;
         let mut rest = batches;
         while let Some(first) = rest.first() {
@@ -156,10 +216,7 @@ impl PartitionLog {
                 None => self.begin(disk, files, first.header.base_offset, now)?,
             };
             let run = fill(&mut segment, rest, &self.config, now);
-            if self.unsynced.segments.last() != Some(&segment.base_offset) {
-                self.unsynced.segments.push(segment.base_offset);
-            }
-            self.write_run(disk, files, &run)?;
+            self.write_run(disk, files, &run, way)?;
             rest = &rest[run.batches.len()..];
             self.active = Some(segment);
         }
@@ -219,11 +276,21 @@ impl PartitionLog {
         producers: &ProducerTable,
     ) -> io::Result<()> {
         let Some(active) = self.active else { return Ok(()) };
+        self.cut_padding(disk, files)?;
         let sealed = self.seal_time_index(disk, files, active)?;
         write_snapshot(disk, &self.dir, sealed.end_offset, producers)?;
         let metas = self.sealed.iter().copied().chain([sealed.meta()]);
         self.sealed = metas.collect();
         self.active = None;
+        Ok(())
+    }
+
+    /// Takes away what a durable append has filled the file up with.
+    fn cut_padding<D: Disk>(&mut self, disk: &D, files: &mut OpenFiles<D>) -> io::Result<()> {
+        let Some(block) = &self.last_block else { return Ok(()) };
+        let name = (self.key, SegmentFile::Log, block.base_offset);
+        disk.truncate(files.get(disk, &self.dir, name)?, block.end)?;
+        self.last_block = None;
         Ok(())
     }
 
@@ -261,12 +328,13 @@ impl PartitionLog {
     }
 
     fn write_run<D: Disk>(
-        &self,
+        &mut self,
         disk: &D,
         files: &mut OpenFiles<D>,
         run: &Run<'_>,
-    ) -> io::Result<()> {
-        let Some(active) = &self.active else { return Ok(()) };
+        way: Way,
+    ) -> Result<(), AppendError> {
+        let Some(active) = self.active else { return Ok(()) };
         let stamps: Vec<[u8; STAMPED_BYTES]> = run.batches.iter().map(StoredBatch::stamp).collect();
         let slices: Vec<IoSlice<'_>> = run
             .batches
@@ -274,11 +342,36 @@ impl PartitionLog {
             .zip(&stamps)
             .flat_map(|(batch, stamp)| [IoSlice::new(stamp), IoSlice::new(batch.tail())])
             .collect();
-        let bytes = slices.iter().map(|slice| slice.len() as u64).sum();
+        let bytes = slices.iter().map(|slice| slice.len() as u64).sum::<u64>();
         let base = active.base_offset;
-        let log = files.get(disk, &self.dir, (self.key, SegmentFile::Log, base))?;
-        disk.write_at(log, active.bytes, &slices)?;
-        disk.start_writeback(log, active.bytes, bytes)?;
+        match way {
+            Way::Cached => {
+                self.cut_padding(disk, files)?;
+                if !self.unsynced.segments.contains(&base) {
+                    self.unsynced.segments.push(base);
+                }
+                let log = files.get(disk, &self.dir, (self.key, SegmentFile::Log, base))?;
+                disk.write_at(log, active.bytes, &slices)?;
+                disk.start_writeback(log, active.bytes, bytes)?;
+            }
+            Way::Durable => {
+                let log = files.get(disk, &self.dir, (self.key, SegmentFile::Log, base))?;
+                let before = match self.last_block.take() {
+                    Some(block) if (block.base_offset, block.end) == (base, active.bytes) => {
+                        block.bytes
+                    }
+                    _ => {
+                        let mut before = vec![0; (active.bytes % BLOCK_BYTES as u64) as usize];
+                        disk.read_at(log, active.bytes - before.len() as u64, &mut before)?;
+                        before
+                    }
+                };
+                disk.append_durably(log, &before, active.bytes, &slices)?;
+                let end = active.bytes + bytes;
+                let bytes = last_block(before, &slices, end);
+                self.last_block = Some(LastBlock { base_offset: base, end, bytes });
+            }
+        }
         for (kind, position, entries) in [
             (SegmentFile::Index, active.index_bytes, &run.index),
             (SegmentFile::TimeIndex, active.time_index_bytes, &run.time_index),
@@ -292,7 +385,8 @@ impl PartitionLog {
     }
 
     /// Makes the files what the state says: no segment beyond it, none longer than it.
-    fn cut_back<D: Disk>(&self, disk: &D, files: &mut OpenFiles<D>) -> io::Result<()> {
+    fn cut_back<D: Disk>(&mut self, disk: &D, files: &mut OpenFiles<D>) -> io::Result<()> {
+        self.last_block = None;
         let end = self.end_offset();
         let last = self.active.as_ref().map(|segment| segment.base_offset);
         files.close(self.key, None);
@@ -318,7 +412,14 @@ impl PartitionLog {
         Ok(())
     }
 
-    /// Removes segments that end at or below the log start, oldest first. The log's end is kept: when
+    /// A checkpoint speaks of what ends at `end`. Says whether that lets segments go.
+    pub(super) fn checkpointed(&mut self, end: Offset) -> bool {
+        self.checkpointed_end = end;
+        let start = self.log_start_offset.min(end);
+        self.sealed.first().is_some_and(|segment| segment.end_offset <= start)
+    }
+
+    /// Removes segments that end at or below the log start and the last checkpoint, oldest first. The log's end is kept: when
     /// nothing else would be left, an empty segment begins there.
     pub(super) fn delete_below<D: Disk>(
         &mut self,
@@ -326,6 +427,8 @@ impl PartitionLog {
         files: &mut OpenFiles<D>,
         log_start_offset: Offset,
     ) -> io::Result<()> {
+        self.log_start_offset = self.log_start_offset.max(log_start_offset);
+        let log_start_offset = self.log_start_offset.min(self.checkpointed_end);
         let gone = self.sealed.partition_point(|sealed| sealed.end_offset <= log_start_offset);
         if gone == self.sealed.len()
             && self.active.is_none()
@@ -369,12 +472,29 @@ impl PartitionLog {
     /// does, so that either can go on from the directory.
     pub(super) fn finish<D: Disk>(&mut self, disk: &D, files: &mut OpenFiles<D>) -> io::Result<()> {
         self.write_epochs(disk)?;
+        self.cut_padding(disk, files)?;
         let Some(end) = self.end_offset() else { return Ok(()) };
         if let Some(active) = self.active {
             self.active = Some(self.seal_time_index(disk, files, active)?);
         }
         write_snapshot(disk, &self.dir, end, &self.producers)
     }
+}
+
+/// The bytes of the block in which `end` lies, after `slices` were written behind `before`.
+fn last_block(before: Vec<u8>, slices: &[IoSlice<'_>], end: u64) -> Vec<u8> {
+    let mut missing = (end % BLOCK_BYTES as u64) as usize;
+    let mut pieces = Vec::new();
+    for piece in slices.iter().rev().map(|slice| &slice[..]).chain([&before[..]]) {
+        let taken = missing.min(piece.len());
+        pieces.push(&piece[piece.len() - taken..]);
+        missing -= taken;
+        if missing == 0 {
+            break;
+        }
+    }
+    pieces.reverse();
+    pieces.concat()
 }
 
 /// Takes as many batches as belong to the segment.

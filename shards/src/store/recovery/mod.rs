@@ -196,9 +196,11 @@ pub fn recover_in_phases<D: Disk>(
         shards,
         last_lsn,
         is_unfinished,
+        lacks_checkpoint,
     } = wal::read(disk, &input.data)?;
     done(Phase::WalRead);
-    let subjects = subjects(disk, input, &checkpoints, replay, &mut report)?;
+    let mut subjects = subjects(disk, input, &checkpoints, replay, &mut report)?;
+    subjects.iter_mut().for_each(|subject| subject.lacks_checkpoint = lacks_checkpoint);
     let names: BTreeMap<ReplicaKey, String> =
         subjects.iter().map(|subject| (subject.key, subject.topic_name.clone())).collect();
     let inspections = inspect(disk, subjects, &mut damages)?;
@@ -213,7 +215,7 @@ pub fn recover_in_phases<D: Disk>(
         report.extend(damages.iter().map(|damage| format!("lost, as accepted: {damage}")));
     }
     let nothing_given_up = damages.is_empty() && !is_unfinished;
-    let applied = apply(disk, input, inspections, &mut report)?;
+    let mut applied = apply(disk, input, inspections, &mut report)?;
     done(Phase::PartitionsApplied);
     let wal = if nothing_given_up && applied.is_covered && go_on::are_same(input.shards, &shards) {
         let wal = go_on::go_on(disk, &input.data, shards)?;
@@ -225,7 +227,11 @@ pub fn recover_in_phases<D: Disk>(
         let states: Vec<PartitionCheckpoint> =
             applied.partitions.iter().map(|partition| partition.state.clone()).collect();
         report.push(format!("new WALs, next LSN {}", last_lsn.next()));
-        install::install(disk, input, &states, &shards, last_lsn, applied.needs_sync)?
+        let wal = install::install(disk, input, &states, &shards, last_lsn, applied.needs_sync)?;
+        for log in applied.logs.iter_mut().flatten() {
+            log.checkpointed(log.end_offset().unwrap_or_default());
+        }
+        wal
     };
     done(Phase::WalReady);
     report.push(format!("{} partitions", applied.partitions.len()));
@@ -346,6 +352,7 @@ fn subjects<D: Disk>(
             dir: found.clone().unwrap_or_else(|| plain.clone()),
             found: found.is_some(),
             checkpoint: checkpoints.get(key).cloned(),
+            lacks_checkpoint: false,
             overlay: replay.remove(key).unwrap_or_default(),
         });
     }
@@ -372,6 +379,7 @@ fn subjects<D: Disk>(
             found: found.is_some(),
             topic_name,
             checkpoint: checkpoints.get(&key).cloned(),
+            lacks_checkpoint: false,
             overlay,
         });
     }

@@ -34,6 +34,8 @@ pub struct Subject {
     pub found: bool,
     /// Where it stood.
     pub checkpoint: Option<PartitionCheckpoint>,
+    /// Where it stood may have been in a checkpoint that cannot be read.
+    pub lacks_checkpoint: bool,
     /// What the WAL says.
     pub overlay: Overlay,
 }
@@ -127,7 +129,8 @@ pub fn inspect<D: Disk>(disk: &D, subject: Subject) -> io::Result<Inspection> {
     let own_start = checkpoint.map(|checkpoint| checkpoint.log_start_offset);
     let log_start = own_start.max(subject.overlay.log_start);
     // What lies below the log start may have been removed in part.
-    let start = log_start.unwrap_or_default();
+    // But not beyond the checkpoint: the producers of what follows are known from there only.
+    let start = log_start.min(checkpointed).unwrap_or_default();
     let needless = listed.partition_point(|segment| segment.base_offset <= start);
     listed.drain(..needless.saturating_sub(1));
     let history = history(disk, &subject, checkpoint, &listed)?;
@@ -198,8 +201,8 @@ impl Inspection {
         let first = overlay.batches.first().map(|batch| batch.header.base_offset);
         let keep_from = first.into_iter().chain(overlay.cut).min().unwrap_or(Offset(i64::MAX));
         let last = listed.last().map_or(Offset::ZERO, |last| last.base_offset);
-        // What the WAL says is flushed has no durable index before a checkpoint.
-        let trusted = if overlay.flushed.is_some() { Offset::ZERO } else { last };
+        // Of a partition that no checkpoint has spoken of, nothing but what the WAL says is durable.
+        let trusted = if self.subject.lacks_checkpoint { last } else { Offset::ZERO };
         let doubtful = checkpointed.unwrap_or(trusted).min(keep_from);
         let wanted = Wanted { trust_below: checkpointed.unwrap_or_default(), keep_from };
         let mut end: Option<Offset> = None;
@@ -275,6 +278,8 @@ impl Inspection {
                 self.damage((end, flushed), what);
             }
             Some(_) => {}
+            // Nobody was told of what lies here.
+            None if !self.subject.lacks_checkpoint => {}
             None => {
                 if let Some(stop) = stop {
                     let what = format!("{}: {stop}", self.subject.dir.display());

@@ -68,6 +68,8 @@ pub fn apply<D: Disk>(
     remove_void(disk, &log, &names, restart, keep_end)?;
     log.producers = history.producers;
     log.epochs = history.epochs;
+    let covered = checkpoint.as_ref().filter(|_| !overlay.voids_checkpoint());
+    log.checkpointed_end = covered.map_or(Offset::ZERO, |known| known.flushed_end);
     // The file follows the checkpoint's epochs, so it is as old as they are.
     log.epochs_changed = checkpoint.as_ref().is_none_or(|known| known.epochs != log.epochs);
 

@@ -197,6 +197,29 @@ mod tests {
         (overlay, places, damages)
     }
 
+    fn flushed(end: i64) -> WalEntry {
+        WalEntry::Flushed { key: KEY, end_offset: Offset(end) }
+    }
+
+    #[test]
+    fn what_is_flushed_is_the_segments_business_and_what_follows_continues_it() {
+        let (overlay, places, damages) =
+            folded(vec![batch(4, 1), batch(6, 1), flushed(12), batch(12, 1)]);
+        assert_eq!((overlay.flushed, places, damages), (Some(Offset(12)), vec![(12, 1)], vec![]));
+        let (overlay, places, damages) = folded(vec![flushed(12), truncated(8), batch(8, 2)]);
+        assert_eq!((overlay.flushed, places, damages), (Some(Offset(8)), vec![(8, 2)], vec![]));
+        let (_, _, damages) = folded(vec![flushed(12), batch(14, 1)]);
+        assert_eq!(damages[0].offsets, Some((Offset(12), Offset(16))));
+    }
+
+    #[test]
+    fn segments_of_a_partition_that_was_closed_and_opened_again_are_its_own_once_flushed() {
+        let opened =
+            WalEntry::Opened { key: KEY, topic_name: "t".to_owned(), leader_epoch: LeaderEpoch(3) };
+        let (overlay, _, _) = folded(vec![WalEntry::Closed { key: KEY }, opened, flushed(4)]);
+        assert!(!overlay.wiped && overlay.voids_checkpoint());
+    }
+
     #[test]
     fn batches_before_a_truncation_are_void_and_later_ones_take_their_place() {
         let entries = vec![batch(4, 1), batch(6, 1), batch(8, 1), truncated(6), batch(6, 2)];

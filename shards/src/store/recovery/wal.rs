@@ -47,6 +47,8 @@ pub struct WalState {
     pub last_lsn: Lsn,
     /// An earlier recovery left its checkpoint of all shards: it did not come to its end.
     pub is_unfinished: bool,
+    /// A checkpoint could not be read: nobody knows of some partitions where they stood.
+    pub lacks_checkpoint: bool,
 }
 
 /// Reads the state of all shards, whatever their number.
@@ -59,6 +61,7 @@ pub fn read<D: Disk>(disk: &D, data: &Path) -> Result<WalState, RecoveryError> {
         shards: Vec::new(),
         last_lsn: Lsn(0),
         is_unfinished: false,
+        lacks_checkpoint: false,
     };
     let shards_dir = paths::shards_dir(data);
     disk.sync_dir(&shards_dir).map_err(at(&shards_dir))?;
@@ -81,7 +84,10 @@ pub fn read<D: Disk>(disk: &D, data: &Path) -> Result<WalState, RecoveryError> {
         state.last_lsn = state.last_lsn.max(found.last_lsn);
         state.shards.push(found.old);
     }
+    let has_own = |shard: &OldShard| shard.tail.is_some();
+    state.lacks_checkpoint = state.shards.is_empty() || !state.shards.iter().all(has_own);
     if let Some(overall) = overall {
+        state.lacks_checkpoint = false;
         state.report.push("a recovery was not finished: going on from it".to_owned());
         state.is_unfinished = true;
         state.last_lsn = state.last_lsn.max(overall.lsn);

@@ -2,7 +2,7 @@ use std::io;
 
 use super::world::{NOW, World, check_indexes, config, data, expected_state, key, read_log};
 use crate::format::producer_snapshot;
-use crate::format::record_batch::StoredBatch;
+use crate::format::record_batch::{BatchHeader, StoredBatch};
 use crate::machine::effect::{CheckpointJob, LogView, StoreJob, StoreReply};
 use crate::model::{Lsn, Offset, ShardId};
 use crate::store::disk::{Disk, OpenMode, StdDisk, read_file};
@@ -154,14 +154,83 @@ fn deleting_everything_leaves_an_empty_segment_at_the_end() {
     append(&mut store, &batches);
     execute(&mut store, StoreJob::Roll { key: key(7, 0) });
     let log_start_offset = Offset(6);
-    let view =
-        view(execute(&mut store, StoreJob::DeleteSegments { key: key(7, 0), log_start_offset }));
+    let deleted = StoreJob::DeleteSegments { key: key(7, 0), log_start_offset };
+    // A recovery reads what no checkpoint speaks of, for its producers.
+    assert!(view(execute(&mut store, deleted)).total_bytes() > 0);
+    let model = super::world::Model { batches, ..Default::default() };
+    let partitions = vec![expected_state(key(7, 0), &model)];
+    let job = CheckpointJob { lsn: Lsn(4), partitions };
+    let mut replies = store.execute(StoreJob::Checkpoint(Box::new(job))).unwrap();
+    assert!(matches!(replies.pop(), Some(StoreReply::Checkpointed { lsn: Lsn(4) })));
+    let view = view(replies.pop().unwrap());
     assert_eq!(view.total_bytes(), 0);
     assert_eq!(view.end_offset(), Some(Offset(6)));
     let dir = paths::partition_dir(&data(), "pears", key(7, 0).partition);
     let logs = disk.list(&dir).unwrap();
     let logs = logs.iter().filter(|entry| entry.name.ends_with(".log")).count();
     assert_eq!(logs, 1);
+}
+
+#[test]
+fn a_run_is_durable_when_it_is_done_whatever_was_there_before() {
+    for seed in 0..40 {
+        let disk = SimDisk::new();
+        let mut store = store(&disk);
+        let batches = batches(&[900, 3000, 5000, 700, 9000]);
+        // What an ordinary append has left in the cache, a run makes durable as well.
+        append(&mut store, &batches[..1]);
+        let mut run = |batches: &[StoredBatch]| {
+            let runs = vec![(key(7, 0), batches.to_vec())];
+            let replies = store.execute(StoreJob::AppendRuns { runs, now: NOW }).unwrap();
+            assert!(
+                matches!(&replies[..], [StoreReply::Segments { .. }, StoreReply::RunsDone]),
+                "{replies:?}"
+            );
+        };
+        run(&batches[..2]);
+        run(&batches[2..4]);
+        run(&batches[4..]);
+        disk.crash(seed);
+        let dir = paths::partition_dir(&data(), "pears", key(7, 0).partition);
+        let mut found = Vec::new();
+        for entry in disk.list(&dir).unwrap() {
+            if entry.name.ends_with(".log") {
+                let mut content = read_file(&disk, &dir.join(&entry.name)).unwrap();
+                while let Ok(header) = BatchHeader::parse(&content) {
+                    let rest = content.split_off(header.total_bytes);
+                    found.push(content);
+                    content = rest;
+                }
+                assert!(content.iter().all(|byte| *byte == 0), "padding is zeroes");
+            }
+        }
+        let expected: Vec<_> = batches.iter().map(|batch| batch.to_log().to_vec()).collect();
+        assert!(found == expected, "seed {seed}");
+    }
+}
+
+#[test]
+fn a_run_without_space_leaves_the_log_as_it_was() {
+    let disk = SimDisk::new();
+    let mut store = store(&disk);
+    let batches = batches(&[900, 3000, 5000]);
+    let run = |batches: &[StoredBatch]| StoreJob::AppendRuns {
+        runs: vec![(key(7, 0), batches.to_vec())],
+        now: NOW,
+    };
+    store.execute(run(&batches[..1])).unwrap();
+    let used: usize = disk.files().values().map(Vec::len).sum();
+    disk.set_quota(Some(used as u64 + 2000));
+    let replies = store.execute(run(&batches[1..])).unwrap();
+    let refused =
+        matches!(&replies[..], [StoreReply::NoSpace { key: Some(_) }, StoreReply::RunsDone]);
+    assert!(refused, "{replies:?}");
+    disk.set_quota(None);
+    let replies = store.execute(run(&batches[1..])).unwrap();
+    let [StoreReply::Segments { view, .. }, StoreReply::RunsDone] = &replies[..] else {
+        panic!("{replies:?}")
+    };
+    assert_eq!(view.end_offset(), batches.last().map(StoredBatch::end_offset));
 }
 
 #[test]
