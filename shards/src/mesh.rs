@@ -18,9 +18,8 @@
 //! Messages of one shard to another arrive in order. Payloads are reference-counted buffers; nothing
 //! mutable is shared. Absent on purpose: broadcast, priorities, and any knowledge of the messages.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::future::Future;
-use std::hash::BuildHasherDefault;
 use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -31,10 +30,8 @@ use crossbeam::queue::ArrayQueue;
 
 use crate::io::inbox::{Bell, Ears};
 use crate::io::local::{Permits, Slot};
+use crate::io::places::Places;
 use crate::model::ShardId;
-
-/// Calls by number.
-type CallMap<V> = std::collections::HashMap<u64, V, BuildHasherDefault<ahash::AHasher>>;
 
 /// One shard's place in the mesh, before its thread has started.
 #[derive(Debug)]
@@ -90,8 +87,7 @@ pub enum Incoming<Q> {
 pub struct MeshPort<Q, R> {
     shared: Arc<Shared<Q, R>>,
     id: ShardId,
-    next_call: Cell<u64>,
-    calls: RefCell<CallMap<Slot<R>>>,
+    calls: RefCell<Places<Slot<R>>>,
     permits: Vec<Permits>,
 }
 
@@ -145,13 +141,8 @@ impl<Q, R> MeshSeat<Q, R> {
     /// Takes the seat, on the shard's thread. The second is for whoever drains the port.
     pub fn sit(self) -> (Rc<MeshPort<Q, R>>, Ears) {
         let permits = (0..self.shared.shards).map(|_| Permits::new(self.shared.capacity)).collect();
-        let port = MeshPort {
-            shared: self.shared,
-            id: self.id,
-            next_call: Cell::new(0),
-            calls: RefCell::default(),
-            permits,
-        };
+        let port =
+            MeshPort { shared: self.shared, id: self.id, calls: RefCell::default(), permits };
         (Rc::new(port), self.ears)
     }
 }
@@ -194,9 +185,8 @@ impl<Q, R> MeshPort<Q, R> {
     /// When `peer` is the caller's own shard.
     pub async fn call(self: &Rc<Self>, peer: ShardId, request: Q) -> Call<Q, R> {
         self.permits[usize::from(peer.0)].acquire().await;
-        let call = self.next_call.replace(self.next_call.get() + 1);
         let slot = Slot::default();
-        self.calls.borrow_mut().insert(call, slot.clone());
+        let call = self.calls.borrow_mut().insert(slot.clone());
         self.push(peer, ToPeer::Request(call, request));
         Call { port: Rc::clone(self), peer, call, slot }
     }
@@ -250,7 +240,7 @@ impl<Q, R> MeshPort<Q, R> {
     }
 
     fn settle(&self, peer: ShardId, call: u64, reply: R) {
-        let slot = self.calls.borrow_mut().remove(&call).expect("a call is answered once");
+        let slot = self.calls.borrow_mut().remove(call).expect("a call is answered once");
         slot.fill(reply);
         self.permits[usize::from(peer.0)].release();
     }
