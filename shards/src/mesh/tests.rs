@@ -187,6 +187,7 @@ fn two_shards_that_flood_one_another_both_finish() {
                 .io_memory(1 << 16)
                 .spawn(move || async move {
                     let (port, ears) = seat.sit();
+                    glommio::spawn_local(Rc::clone(&port).ring()).detach();
                     let peer = ShardId(1 - port.id.0);
                     let called = Rc::new(Cell::new(0));
                     let flood = glommio::spawn_local({
