@@ -15,12 +15,14 @@
 //! Nobody therefore waits for a queue, only for permits, and permits are freed by answering, which
 //! never waits: two shards that flood one another cannot lock up.
 //!
+//! A message that is queued does not ring its peer's bell by itself: [`MeshPort::ring`], a task of the shard, does so after
+//! what is ready has run, once for all that was queued meanwhile. A peer that slept is woken for a batch.
+//!
 //! Messages of one shard to another arrive in order. Payloads are reference-counted buffers; nothing
 //! mutable is shared. Absent on purpose: broadcast, priorities, and any knowledge of the messages.
 
 use std::cell::{Cell, RefCell};
 use std::future::Future;
-use std::hash::BuildHasherDefault;
 use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -30,11 +32,12 @@ use std::task::{Context, Poll};
 use crossbeam::queue::ArrayQueue;
 
 use crate::io::inbox::{Bell, Ears};
-use crate::io::local::{Permits, Slot};
+use crate::io::local::{Permits, Signal, Slot};
+use crate::io::places::Places;
 use crate::model::ShardId;
 
-/// Calls by number.
-type CallMap<V> = std::collections::HashMap<u64, V, BuildHasherDefault<ahash::AHasher>>;
+/// Messages after which a peer is rung before everything that is ready has run.
+const UNRUNG_MAX: usize = 32;
 
 /// One shard's place in the mesh, before its thread has started.
 #[derive(Debug)]
@@ -90,9 +93,12 @@ pub enum Incoming<Q> {
 pub struct MeshPort<Q, R> {
     shared: Arc<Shared<Q, R>>,
     id: ShardId,
-    next_call: Cell<u64>,
-    calls: RefCell<CallMap<Slot<R>>>,
+    calls: RefCell<Places<Slot<R>>>,
     permits: Vec<Permits>,
+    /// By peer: messages that it was not rung for.
+    unrung: Vec<Cell<usize>>,
+    /// Raised when there is one.
+    rings: Signal,
 }
 
 /// An answer on its way. Dropping it tells the peer that nobody waits any more.
@@ -144,13 +150,15 @@ impl<Q, R> MeshSeat<Q, R> {
 
     /// Takes the seat, on the shard's thread. The second is for whoever drains the port.
     pub fn sit(self) -> (Rc<MeshPort<Q, R>>, Ears) {
+        let unrung = (0..self.shared.shards).map(|_| Cell::new(0)).collect();
         let permits = (0..self.shared.shards).map(|_| Permits::new(self.shared.capacity)).collect();
         let port = MeshPort {
             shared: self.shared,
             id: self.id,
-            next_call: Cell::new(0),
             calls: RefCell::default(),
             permits,
+            unrung,
+            rings: Signal::default(),
         };
         (Rc::new(port), self.ears)
     }
@@ -194,9 +202,8 @@ impl<Q, R> MeshPort<Q, R> {
     /// When `peer` is the caller's own shard.
     pub async fn call(self: &Rc<Self>, peer: ShardId, request: Q) -> Call<Q, R> {
         self.permits[usize::from(peer.0)].acquire().await;
-        let call = self.next_call.replace(self.next_call.get() + 1);
         let slot = Slot::default();
-        self.calls.borrow_mut().insert(call, slot.clone());
+        let call = self.calls.borrow_mut().insert(slot.clone());
         self.push(peer, ToPeer::Request(call, request));
         Call { port: Rc::clone(self), peer, call, slot }
     }
@@ -204,14 +211,39 @@ impl<Q, R> MeshPort<Q, R> {
     fn push(&self, peer: ShardId, message: ToPeer<Q>) {
         let pushed = self.shared.lane(self.id, peer).requests.push(message);
         assert!(pushed.is_ok(), "permits bound the requests and cancellations of a lane");
-        self.shared.ring(peer);
+        self.queued(peer);
+    }
+
+    /// Notes that something was queued for `peer`.
+    fn queued(&self, peer: ShardId) {
+        let unrung = &self.unrung[usize::from(peer.0)];
+        unrung.set(unrung.get() + 1);
+        if unrung.get() == UNRUNG_MAX {
+            unrung.set(0);
+            self.shared.ring(peer);
+        } else if unrung.get() == 1 {
+            self.rings.raise();
+        }
+    }
+
+    /// Rings the bells of peers that have something to hear, for ever. A shard runs it as a task, behind those that
+    /// queue messages.
+    pub async fn ring(self: Rc<Self>) {
+        loop {
+            self.rings.wait().await;
+            for peer in self.peers() {
+                if self.unrung[usize::from(peer.0)].take() > 0 {
+                    self.shared.ring(peer);
+                }
+            }
+        }
     }
 
     /// Answers a request. Never waits.
     pub fn reply(&self, caller: Caller, reply: R) {
         let pushed = self.shared.lane(caller.shard, self.id).replies.push((caller.call, reply));
         assert!(pushed.is_ok(), "the caller's permits bound the replies of a lane");
-        self.shared.ring(caller.shard);
+        self.queued(caller.shard);
     }
 
     /// Takes what `peer` has sent: its replies, which wake their callers, and then its requests.
@@ -250,7 +282,7 @@ impl<Q, R> MeshPort<Q, R> {
     }
 
     fn settle(&self, peer: ShardId, call: u64, reply: R) {
-        let slot = self.calls.borrow_mut().remove(&call).expect("a call is answered once");
+        let slot = self.calls.borrow_mut().remove(call).expect("a call is answered once");
         slot.fill(reply);
         self.permits[usize::from(peer.0)].release();
     }

@@ -21,9 +21,12 @@ use chronik_protocol::{ErrorCode, KafkaString, RequestFrame};
 use chronik_shards::format::compression::Codec;
 use chronik_shards::format::record::recompress;
 use chronik_shards::format::record_batch::{BatchError, ProducedBatch};
-use chronik_shards::machine::input::{ProduceOutcome, ProducePartition};
+use chronik_shards::machine::input::{
+    ProduceOutcome, ProduceOutcomes, ProducePartition, ProducePartitions,
+};
 use chronik_shards::model::{Acks, ReplicaKey, ShardId};
 use chronik_shards::shard::{PendingProduce, ProduceRequestPart};
+use smallvec::SmallVec;
 
 use super::answer::answer;
 use super::error::Refusal;
@@ -42,13 +45,19 @@ enum Fate {
     Sent { group: usize, place: usize },
 }
 
+/// Of each partition of a request, in its order.
+type Fates = SmallVec<[Fate; 1]>;
+/// Batches by their owner.
+type Groups = SmallVec<[(ShardId, ProducePartitions); 1]>;
+
 /// A request whose batches are with their shards.
 struct Sent {
     correlation_id: i32,
     version: i16,
     acks: Acks,
-    topics: Vec<(TopicProduceData, Vec<Fate>)>,
-    groups: Vec<PendingProduce>,
+    topics: Vec<TopicProduceData>,
+    fates: Fates,
+    groups: SmallVec<[PendingProduce; 1]>,
 }
 
 /// First phase. Its result is the second.
@@ -62,15 +71,14 @@ pub async fn dispatch(
     let acks = acks(request.acks);
     let deadline = handlers.deadline(request.timeout_ms);
 
-    let mut groups: Vec<(ShardId, Vec<ProducePartition>)> = Vec::new();
-    let mut topics = Vec::with_capacity(request.topic_data.len());
+    let topics = request.topic_data;
+    let mut groups = Groups::new();
+    let mut fates = Fates::with_capacity(partitions(&topics).count());
     let mut turn = Turn::default();
-    for mut topic in request.topic_data {
-        let partitions = std::mem::take(&mut topic.partition_data);
-        let mut fates = Vec::with_capacity(partitions.len());
-        for data in &partitions {
+    for topic in &topics {
+        for data in &topic.partition_data {
             let checked = match acks {
-                Some(_) => check(handlers, version, &topic, data, &mut turn).await,
+                Some(_) => check(handlers, version, topic, data, &mut turn).await,
                 None => {
                     Err(Refusal::new(ErrorCode::InvalidRequiredAcks, "acks is one of -1, 0 and 1"))
                 }
@@ -80,19 +88,17 @@ pub async fn dispatch(
                 Err(refusal) => Fate::Refused(refusal),
             });
         }
-        topic.partition_data = partitions;
-        topics.push((topic, fates));
     }
 
     detach_from_large_frame(&mut groups, frame_bytes);
 
     let acks = acks.unwrap_or(Acks::All);
-    let mut pending = Vec::with_capacity(groups.len());
+    let mut pending = SmallVec::with_capacity(groups.len());
     for (shard, partitions) in groups {
         let part = ProduceRequestPart { acks, deadline, partitions };
         pending.push(handlers.shard.produce(shard, part).await);
     }
-    let sent = Sent { correlation_id, version, acks, topics, groups: pending };
+    let sent = Sent { correlation_id, version, acks, topics, fates, groups: pending };
     let handlers = Rc::clone(handlers);
     Ok(async move { sent.finish(&handlers).await })
 }
@@ -106,10 +112,17 @@ fn acks(wire: i16) -> Option<Acks> {
     }
 }
 
+/// Every partition that the request names, with its topic.
+fn partitions(
+    topics: &[TopicProduceData],
+) -> impl Iterator<Item = (&TopicProduceData, &PartitionProduceData)> {
+    topics.iter().flat_map(|topic| topic.partition_data.iter().map(move |data| (topic, data)))
+}
+
 /// A batch keeps the frame that it came in alive, for as long as it is cached. Where most of the frame is
 /// something else, what was refused for instance, the cache would hold much more than it counts: there the
 /// batches are copied.
-fn detach_from_large_frame(groups: &mut [(ShardId, Vec<ProducePartition>)], frame_bytes: usize) {
+fn detach_from_large_frame(groups: &mut Groups, frame_bytes: usize) {
     let batches = || groups.iter().flat_map(|(_, partitions)| partitions);
     let accepted: usize = batches().map(|partition| partition.batch.bytes.len()).sum();
     if accepted >= frame_bytes / 2 {
@@ -121,14 +134,10 @@ fn detach_from_large_frame(groups: &mut [(ShardId, Vec<ProducePartition>)], fram
 }
 
 /// Adds a batch to its shard's group.
-fn group(
-    handlers: &Handlers,
-    groups: &mut Vec<(ShardId, Vec<ProducePartition>)>,
-    partition: ProducePartition,
-) -> Fate {
+fn group(handlers: &Handlers, groups: &mut Groups, partition: ProducePartition) -> Fate {
     let shard = handlers.shard.shard_of(&partition.key);
     let group = groups.iter().position(|(owner, _)| *owner == shard).unwrap_or_else(|| {
-        groups.push((shard, Vec::new()));
+        groups.push((shard, ProducePartitions::new()));
         groups.len() - 1
     });
     let place = groups[group].1.len();
@@ -204,23 +213,24 @@ impl Sent {
     /// Second phase: waits for every shard and encodes. A producer with `acks=0` is told nothing, or that its
     /// connection is closed.
     async fn finish(self, handlers: &Handlers) -> Result<Option<net::Response>, String> {
-        let mut outcomes: Vec<Vec<ProduceOutcome>> = Vec::with_capacity(self.groups.len());
+        let mut outcomes: SmallVec<[ProduceOutcomes; 1]> = SmallVec::new();
         for group in self.groups {
             outcomes.push(group.await);
         }
         if self.acks == Acks::None {
-            return first_refusal(&self.topics, &outcomes).map_or(Ok(None), Err);
+            return first_refusal(&self.fates, &outcomes).map_or(Ok(None), Err);
         }
+        let mut fates = self.fates.iter();
         let responses = self
             .topics
             .iter()
-            .map(|(topic, fates)| TopicProduceResponse {
+            .map(|topic| TopicProduceResponse {
                 name: topic.name.clone(),
                 topic_id: topic.topic_id,
                 partition_responses: topic
                     .partition_data
                     .iter()
-                    .zip(fates)
+                    .zip(fates.by_ref())
                     .map(|(data, fate)| match fate {
                         Fate::Refused(refusal) => refused(data.index, refusal),
                         Fate::Sent { group, place } => {
@@ -238,11 +248,8 @@ impl Sent {
 }
 
 /// Why the connection of an `acks=0` producer is closed: it has no other way to learn of it.
-fn first_refusal(
-    topics: &[(TopicProduceData, Vec<Fate>)],
-    outcomes: &[Vec<ProduceOutcome>],
-) -> Option<String> {
-    topics.iter().flat_map(|(_, fates)| fates).find_map(|fate| {
+fn first_refusal(fates: &[Fate], outcomes: &[ProduceOutcomes]) -> Option<String> {
+    fates.iter().find_map(|fate| {
         let (message, code) = match fate {
             Fate::Refused(refusal) => (refusal.message.clone(), refusal.code),
             Fate::Sent { group, place } => match &outcomes[*group][*place].result {

@@ -99,7 +99,7 @@ pub struct Response {
 }
 
 impl Response {
-    /// A response of these chunks, written one after the other and never copied.
+    /// A response of these chunks, written one after the other; long ones are not copied.
     #[must_use]
     pub fn new(chunks: Vec<Bytes>) -> Self {
         Self { chunks, reservation: None }

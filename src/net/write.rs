@@ -1,6 +1,9 @@
-//! Responses gathered into as few `sendmsg` calls as possible, without copying their bytes.
+//! Responses gathered into as few `sendmsg` calls as possible. Long chunks are not copied; short ones are, behind each other,
+//! because the kernel's work for a slice costs more.
 
 use std::io;
+use std::mem::MaybeUninit;
+use std::ops::Range;
 use std::os::fd::RawFd;
 
 use bytes::Bytes;
@@ -14,11 +17,17 @@ const SLICES_MAX: usize = 256;
 const BATCH_BYTES: usize = 1 << 20;
 
 const LENGTH_BYTES: usize = 4;
+/// A chunk up to this is copied.
+const SHORT_CHUNK_BYTES_MAX: usize = 256;
+/// Memory for short chunks that is kept from batch to batch.
+const KEPT_BYTES: usize = 4 << 10;
 
 /// Responses on their way out, and how far they got. Reused from batch to batch.
 #[derive(Debug, Default)]
 pub(super) struct WriteBatch {
     parts: Vec<Part>,
+    /// Lengths and short chunks.
+    short: Vec<u8>,
     /// First part with unwritten bytes, and how many of its bytes are written.
     next: usize,
     offset: usize,
@@ -31,17 +40,9 @@ pub(super) struct WriteBatch {
 
 #[derive(Debug)]
 enum Part {
-    Length([u8; LENGTH_BYTES]),
+    /// This part of the short ones.
+    Short(Range<usize>),
     Chunk(Bytes),
-}
-
-impl Part {
-    fn as_slice(&self) -> &[u8] {
-        match self {
-            Self::Length(bytes) => bytes,
-            Self::Chunk(bytes) => bytes,
-        }
-    }
 }
 
 impl WriteBatch {
@@ -54,11 +55,33 @@ impl WriteBatch {
         self.responses += 1;
         let length = response.bytes();
         let prefix = i32::try_from(length).expect("handlers bound a response far below 2 GiB");
-        self.parts.push(Part::Length(prefix.to_be_bytes()));
-        let chunks = response.chunks.into_iter().filter(|chunk| !chunk.is_empty());
-        self.parts.extend(chunks.map(Part::Chunk));
+        self.push_short(&prefix.to_be_bytes());
+        for chunk in response.chunks {
+            match chunk.len() {
+                0 => {}
+                1..=SHORT_CHUNK_BYTES_MAX => self.push_short(&chunk),
+                _ => self.parts.push(Part::Chunk(chunk)),
+            }
+        }
         self.guards.extend(response.reservation);
         self.bytes += LENGTH_BYTES + length;
+    }
+
+    fn push_short(&mut self, bytes: &[u8]) {
+        let start = self.short.len();
+        self.short.extend_from_slice(bytes);
+        let end = self.short.len();
+        match self.parts.last_mut() {
+            Some(Part::Short(range)) => range.end = end,
+            Some(Part::Chunk(_)) | None => self.parts.push(Part::Short(start..end)),
+        }
+    }
+
+    fn slice<'a>(&'a self, part: &'a Part) -> &'a [u8] {
+        match part {
+            Part::Short(range) => &self.short[range.clone()],
+            Part::Chunk(bytes) => bytes,
+        }
     }
 
     /// Whether it should leave before it takes another response.
@@ -83,7 +106,7 @@ impl WriteBatch {
 
     /// The first slice with unwritten bytes.
     pub(super) fn first_unwritten(&self) -> &[u8] {
-        self.parts.get(self.next).map_or(&[], |part| &part.as_slice()[self.offset..])
+        self.parts.get(self.next).map_or(&[], |part| &self.slice(part)[self.offset..])
     }
 
     /// Notes that the next `bytes` are written; their memory is let go chunk by chunk.
@@ -96,7 +119,7 @@ impl WriteBatch {
                 return;
             }
             bytes -= left;
-            self.parts[self.next] = Part::Length([0; LENGTH_BYTES]);
+            self.parts[self.next] = Part::Short(0..0);
             self.next += 1;
             self.offset = 0;
         }
@@ -106,6 +129,10 @@ impl WriteBatch {
     pub(super) fn clear(&mut self) {
         self.parts.clear();
         self.guards.clear();
+        self.short.clear();
+        if self.short.capacity() > KEPT_BYTES {
+            self.short = Vec::new();
+        }
         (self.next, self.offset, self.bytes) = (0, 0, 0);
         (self.settled, self.responses) = (0, 0);
     }
@@ -115,24 +142,23 @@ impl WriteBatch {
     /// # Errors
     /// `WouldBlock` when its buffer is full; anything else is the end of the connection.
     pub(super) fn send(&self, socket: RawFd) -> io::Result<usize> {
-        let nothing = libc::iovec { iov_base: std::ptr::null_mut(), iov_len: 0 };
-        let mut slices = [nothing; SLICES_MAX];
+        let mut slices = [const { MaybeUninit::<libc::iovec>::uninit() }; SLICES_MAX];
         let mut used = 0;
         let mut offset = self.offset;
         for (slot, part) in slices.iter_mut().zip(&self.parts[self.next..]) {
-            let slice = &part.as_slice()[offset..];
-            *slot =
-                libc::iovec { iov_base: slice.as_ptr().cast_mut().cast(), iov_len: slice.len() };
+            let slice = &self.slice(part)[offset..];
+            let base = slice.as_ptr().cast_mut().cast();
+            slot.write(libc::iovec { iov_base: base, iov_len: slice.len() });
             offset = 0;
             used += 1;
         }
         // SAFETY: all-zero is a valid `msghdr`: null pointers with zero lengths.
         let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
-        message.msg_iov = slices.as_mut_ptr();
+        message.msg_iov = slices.as_mut_ptr().cast();
         message.msg_iovlen = used as _;
         let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
         loop {
-            // SAFETY: `message` points at `used` slices of memory that `self` keeps alive and that the
+            // SAFETY: `message` points at the `used` slices that were set, of memory that `self` keeps alive and that the
             // call only reads.
             let sent = unsafe { libc::sendmsg(socket, &raw const message, flags) };
             if let Ok(sent) = usize::try_from(sent) {
@@ -183,6 +209,23 @@ mod tests {
     }
 
     #[test]
+    fn short_chunks_share_a_slice_and_long_ones_keep_their_place_between_them() {
+        const LONG: &[u8] = &[b'x'; SHORT_CHUNK_BYTES_MAX + 1];
+        let budget = Budget::new(100);
+        let mut batch = WriteBatch::default();
+        batch.push(answer(&budget, &[b"ab"]));
+        batch.push(answer(&budget, &[b"c", LONG, b"d"]));
+        assert_eq!(batch.parts.len(), 3);
+        let mut got = Vec::new();
+        while !batch.is_written() {
+            got.extend_from_slice(batch.first_unwritten());
+            let bytes = batch.first_unwritten().len();
+            batch.advance(bytes);
+        }
+        assert_eq!(got, [&b"\0\0\0\x02ab\0\0\x01\x03c"[..], LONG, b"d"].concat());
+    }
+
+    #[test]
     fn writing_goes_on_where_it_stopped() {
         let budget = Budget::new(100);
         let mut batch = WriteBatch::default();
@@ -198,21 +241,20 @@ mod tests {
 
     #[test]
     fn a_batch_of_more_slices_than_one_call_takes_is_sent_in_parts() {
+        const LONG: &[u8] = &[b'x'; SHORT_CHUNK_BYTES_MAX + 1];
         let budget = Budget::new(1000);
         let (ours, mut theirs) = UnixStream::pair().unwrap();
         let mut batch = WriteBatch::default();
-        batch.push(answer(&budget, &[&b"x"[..]; 2 * SLICES_MAX]));
+        batch.push(answer(&budget, &[LONG; 2 * SLICES_MAX]));
         assert!(batch.is_full());
-        let mut calls = 0;
+        let (mut calls, mut received) = (0, 0);
         while !batch.is_written() {
             let sent = batch.send(ours.as_raw_fd()).unwrap();
             batch.advance(sent);
             calls += 1;
+            theirs.read_exact(&mut vec![0; sent]).unwrap();
+            received += sent;
         }
-        assert_eq!(calls, 3);
-        drop(ours);
-        let mut got = Vec::new();
-        theirs.read_to_end(&mut got).unwrap();
-        assert_eq!(got.len(), LENGTH_BYTES + 2 * SLICES_MAX);
+        assert_eq!((calls, received), (3, LENGTH_BYTES + 2 * SLICES_MAX * LONG.len()));
     }
 }

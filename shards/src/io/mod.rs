@@ -7,6 +7,7 @@ pub mod inbox;
 pub mod local;
 pub mod log_reader;
 pub mod lru;
+pub mod places;
 pub mod process;
 pub mod runtime;
 pub mod store_thread;

@@ -10,7 +10,7 @@
 use std::collections::VecDeque;
 
 use super::effect::Effect;
-use super::input::{Appended, ProduceError, ProduceOutcome, Token};
+use super::input::{Appended, ProduceError, ProduceOutcome, ProduceOutcomes, Token};
 use super::queue::pop_front_if;
 use crate::model::{Acks, MonotonicMicros, Offset, ReplicaKey};
 
@@ -83,7 +83,7 @@ struct Request {
     deadline: MonotonicMicros,
     undecided: u32,
     /// Timed out until decided.
-    outcomes: Vec<ProduceOutcome>,
+    outcomes: ProduceOutcomes,
 }
 
 #[derive(Debug, Default)]
@@ -110,7 +110,7 @@ impl Requests {
         keys: impl Iterator<Item = ReplicaKey>,
     ) -> RequestId {
         let timed_out = |key| ProduceOutcome { key, result: Err(ProduceError::TimedOut) };
-        let outcomes: Vec<_> = keys.map(timed_out).collect();
+        let outcomes: ProduceOutcomes = keys.map(timed_out).collect();
         let undecided = outcomes.len() as u32;
         let index = self.free.pop().unwrap_or_else(|| {
             self.places.push(Place::default());

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::input::{PartitionConfig, ProduceOutcome, Token};
+use super::input::{PartitionConfig, ProduceOutcomes, Token};
 use crate::format::positions::PartitionCheckpoint;
 use crate::format::record_batch::StoredBatch;
 use crate::model::{Lsn, Offset, ReplicaKey, TimestampMs, WalFileSeq};
@@ -15,7 +15,7 @@ pub enum Effect {
         /// Whose.
         token: Token,
         /// One a partition, in request order.
-        outcomes: Vec<ProduceOutcome>,
+        outcomes: ProduceOutcomes,
     },
     /// A parked fetch has enough, or its time is up: read again and answer.
     FetchReady {

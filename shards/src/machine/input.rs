@@ -1,5 +1,7 @@
 //! What a shard's machine is asked, and what it answers.
 
+use smallvec::SmallVec;
+
 use crate::format::record_batch::{ProducedBatch, StoredBatch};
 use crate::model::{
     Acks, LeaderEpoch, MonotonicMicros, Offset, ProducerEpoch, ProducerId, ReplicaKey, TimestampMs,
@@ -71,6 +73,12 @@ pub struct PartitionSpec {
     pub config: PartitionConfig,
 }
 
+/// Batches for one shard, one a partition. Most requests have one: it travels without memory of its own, which one thread
+/// would allocate and another free.
+pub type ProducePartitions = SmallVec<[ProducePartition; 1]>;
+/// What became of them, in the same order.
+pub type ProduceOutcomes = SmallVec<[ProduceOutcome; 1]>;
+
 /// A produce request's share for one shard.
 #[derive(Clone, Debug)]
 pub struct ProduceInput {
@@ -81,7 +89,7 @@ pub struct ProduceInput {
     /// When to give up waiting.
     pub deadline: MonotonicMicros,
     /// One batch a partition, in request order.
-    pub partitions: Vec<ProducePartition>,
+    pub partitions: ProducePartitions,
 }
 
 /// One batch for one partition.

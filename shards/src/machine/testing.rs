@@ -9,7 +9,8 @@ use super::effect::{
 };
 use super::input::{
     FetchData, FetchError, FetchInput, FetchPartition, FetchSlice, FetchWait, PartitionConfig,
-    PartitionSpec, ProduceError, ProduceInput, ProduceOutcome, ProducePartition, Token,
+    PartitionSpec, ProduceError, ProduceInput, ProduceOutcome, ProduceOutcomes, ProducePartition,
+    Token,
 };
 use super::shard::{ShardLimits, ShardMachine};
 use crate::format::record_batch::{BatchHeader, ProducedBatch};
@@ -64,7 +65,7 @@ pub struct Bench {
     pub job_log: Vec<String>,
     pub files: Vec<(WalFileSeq, Option<WalFileSeq>)>,
     pub asked_files: VecDeque<WalFileSeq>,
-    pub done: Vec<(Token, Vec<ProduceOutcome>)>,
+    pub done: Vec<(Token, ProduceOutcomes)>,
     pub ready: Vec<Token>,
     pub deleted: Vec<(Token, Offset)>,
     pub checkpoints: Vec<CheckpointJob>,

@@ -150,12 +150,12 @@ fn inbox_is_emptied_between_choosing_the_requests_and_handling_them() {
     drop(next);
 }
 
-/// Answers every request with its number until `total` were heard and as many answers were taken.
-async fn serve(port: Port, ears: Ears, peer: ShardId, total: u64) {
+/// Answers every request with its number until `total` were heard and the flood of `called` own ones is answered.
+async fn serve(port: Port, ears: Ears, peer: ShardId, total: u64, called: Rc<Cell<u64>>) {
     let mut listener = ears.listen();
     let mut heard = 0;
     let mut expected = 0;
-    while heard < total || port.next_call.get() < total || port.under_way() > 0 {
+    while heard < total || called.get() < total || port.under_way() > 0 {
         let drained = port.drain(
             peer,
             || {},
@@ -187,13 +187,16 @@ fn two_shards_that_flood_one_another_both_finish() {
                 .io_memory(1 << 16)
                 .spawn(move || async move {
                     let (port, ears) = seat.sit();
+                    glommio::spawn_local(Rc::clone(&port).ring()).detach();
                     let peer = ShardId(1 - port.id.0);
+                    let called = Rc::new(Cell::new(0));
                     let flood = glommio::spawn_local({
-                        let port = Rc::clone(&port);
+                        let (port, called) = (Rc::clone(&port), Rc::clone(&called));
                         async move {
                             let mut calls = Vec::new();
                             for number in 0..CALLS {
                                 calls.push(port.call(peer, number).await);
+                                called.set(number + 1);
                             }
                             let mut sum = 0;
                             for call in calls {
@@ -202,7 +205,7 @@ fn two_shards_that_flood_one_another_both_finish() {
                             sum
                         }
                     });
-                    serve(Rc::clone(&port), ears, peer, CALLS).await;
+                    serve(Rc::clone(&port), ears, peer, CALLS, called).await;
                     flood.await
                 })
                 .unwrap()

@@ -8,7 +8,7 @@ use std::task::{Context, Poll};
 use super::core::Core;
 use super::request::{Reply, Request};
 use crate::io::local::Slot;
-use crate::machine::input::{ProduceOutcome, Token};
+use crate::machine::input::{ProduceOutcomes, Token};
 use crate::mesh::Call;
 
 /// The answer to one request. Dropping it before it came cancels what can be cancelled: a parked
@@ -60,7 +60,7 @@ impl Drop for Answer {
 pub struct PendingProduce(pub(super) Answer);
 
 impl Future for PendingProduce {
-    type Output = Vec<ProduceOutcome>;
+    type Output = ProduceOutcomes;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         self.0.poll_reply(context).map(|reply| match reply {

@@ -17,6 +17,7 @@ use super::request::{ProduceRequestPart, Reply, Request, ShardReport};
 use crate::format::wal_entry::Commit;
 use crate::io::local::{Latch, Signal, Slot};
 use crate::io::log_reader::LogReader;
+use crate::io::places::Places;
 use crate::io::process;
 use crate::io::store_thread::StoreQueue;
 use crate::io::wal_files::{WalFilePreparer, Wanted};
@@ -92,14 +93,14 @@ pub(super) struct Core {
     machine: RefCell<ShardMachine>,
     effects: RefCell<Vec<Effect>>,
     timer_at: Cell<Option<MonotonicMicros>>,
-    next_token: Cell<u64>,
-    parked: RefCell<Map<Token, Parked>>,
+    /// By token.
+    parked: RefCell<Places<Parked>>,
     /// Parked fetches of other shards, to find them when they are cancelled.
     peer_waits: RefCell<Map<Caller, Token>>,
     recovered: RefCell<Map<ReplicaKey, RecoveredPartition>>,
     directories: RefCell<Map<ReplicaKey, Rc<Path>>>,
     data_dir: PathBuf,
-    report: Cell<ShardReport>,
+    report: RefCell<ShardReport>,
 }
 
 /// What a core is made of.
@@ -136,13 +137,12 @@ impl Core {
             machine: RefCell::new(parts.machine),
             effects: RefCell::default(),
             timer_at: Cell::default(),
-            next_token: Cell::default(),
             parked: RefCell::default(),
             peer_waits: RefCell::default(),
             recovered: RefCell::new(recovered),
             directories: RefCell::default(),
             data_dir: parts.data_dir,
-            report: Cell::new(ShardReport { shard: parts.id, ..Default::default() }),
+            report: RefCell::new(ShardReport { shard: parts.id, ..Default::default() }),
         })
     }
 
@@ -169,8 +169,11 @@ impl Core {
         !self.parked.borrow().is_empty() || self.port.under_way() > 0
     }
 
-    /// Call it when somebody begins to wait: the timer has to run from now on.
+    /// Call it before somebody begins to wait: the timer has to run from now on. While others wait it does.
     pub(super) fn begin_wait(&self) {
+        if self.is_waited_for() {
+            return;
+        }
         let latest = self.clock.now().monotonic.plus_millis(2 * PULSE_MS);
         if self.timer_at.get().is_none_or(|armed| armed > latest) {
             self.deadline_moved.raise();
@@ -200,7 +203,7 @@ impl Core {
 
     /// Answers what is parked under a token. Nothing is, if it was cancelled.
     fn settle(&self, token: Token, reply: impl FnOnce(&Parked) -> Reply) {
-        let Some(parked) = self.parked.borrow_mut().remove(&token) else { return };
+        let Some(parked) = self.parked.borrow_mut().remove(token.0) else { return };
         let reply = reply(&parked);
         let (Parked::Produce(origin) | Parked::Wait(origin) | Parked::Delete(_, origin)) = parked;
         if let (Origin::Peer(caller), Reply::Ready) = (&origin, &reply) {
@@ -243,18 +246,20 @@ impl Core {
         match request {
             Request::Produce(part) => self.produce(origin, part),
             Request::WaitFetch { partitions, min_bytes, deadline } => {
-                let token = self.token();
-                if let Origin::Peer(caller) = origin {
+                let caller = match origin {
+                    Origin::Peer(caller) => Some(caller),
+                    Origin::Own(_) => None,
+                };
+                let token = self.park(Parked::Wait(origin));
+                if let Some(caller) = caller {
                     self.peer_waits.borrow_mut().insert(caller, token);
                 }
-                self.park(token, Parked::Wait(origin));
                 let wait = FetchWait { token, deadline, min_bytes, partitions };
                 self.drive(|machine, now, out| machine.wait_fetch(now, wait, out));
                 return Some(token);
             }
             Request::DeleteRecords { key, before } => {
-                let token = self.token();
-                self.park(token, Parked::Delete(key, origin));
+                let token = self.park(Parked::Delete(key, origin));
                 let begun = self.drive(|machine, now, out| {
                     machine.delete_records(now, token, key, before, out)
                 });
@@ -292,19 +297,14 @@ impl Core {
 
     fn produce(&self, origin: Origin, part: ProduceRequestPart) {
         let ProduceRequestPart { acks, deadline, partitions } = part;
-        let token = self.token();
+        let token = self.park(Parked::Produce(origin));
         let input = ProduceInput { token, acks, deadline, partitions };
-        self.park(token, Parked::Produce(origin));
         self.drive(|machine, now, out| machine.produce(now, input, out));
     }
 
-    fn token(&self) -> Token {
-        Token(self.next_token.replace(self.next_token.get() + 1))
-    }
-
-    fn park(&self, token: Token, parked: Parked) {
-        self.parked.borrow_mut().insert(token, parked);
+    fn park(&self, parked: Parked) -> Token {
         self.begin_wait();
+        Token(self.parked.borrow_mut().insert(parked))
     }
 
     pub(super) fn open_partition(&self, spec: PartitionSpec) {
@@ -326,7 +326,11 @@ impl Core {
             let parked = self.parked.borrow();
             let of_key =
                 |parked: &Parked| matches!(parked, Parked::Delete(whose, _) if *whose == key);
-            parked.iter().filter(|(_, parked)| of_key(parked)).map(|(token, _)| *token).collect()
+            parked
+                .iter()
+                .filter(|(_, parked)| of_key(parked))
+                .map(|(token, _)| Token(token))
+                .collect()
         };
         for token in orphans {
             self.settle(token, |_| Reply::Deleted(Err(FetchError::UnknownPartition(key))));
@@ -383,9 +387,7 @@ impl Core {
     }
 
     pub(super) fn count(&self, change: impl FnOnce(&mut ShardReport)) {
-        let mut report = self.report.get();
-        change(&mut report);
-        self.report.set(report);
+        change(&mut self.report.borrow_mut());
     }
 
     pub(super) fn report(&self) -> ShardReport {
@@ -393,7 +395,7 @@ impl Core {
             reads: self.reader.counts(),
             store_jobs_waiting: self.store.waiting(),
             parked: self.parked.borrow().len(),
-            ..self.report.get()
+            ..*self.report.borrow()
         }
     }
 }

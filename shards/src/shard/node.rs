@@ -363,8 +363,9 @@ where
         Err(error) => return say(Milestone::Started(Err(error))),
     };
     let (on_event, main) = front(ShardHandle::new(Rc::clone(&core)));
-    let tasks: [std::pin::Pin<Box<dyn Future<Output = ()>>>; 3] = [
+    let tasks: [std::pin::Pin<Box<dyn Future<Output = ()>>>; 4] = [
         Box::pin(listen(Rc::clone(&core), ears, inboxes, queues, on_event)),
+        Box::pin(Rc::clone(&core.port).ring()),
         Box::pin(Rc::clone(&core).keep_time()),
         Box::pin(Rc::clone(&core.wal).run(Rc::clone(&core), queues.urgent)),
     ];

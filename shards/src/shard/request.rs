@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use crate::io::log_reader::files::ReadCounts;
 use crate::machine::input::{
-    EpochEnd, FetchError, FetchInput, PartitionInfo, ProduceOutcome, ProducePartition,
+    EpochEnd, FetchError, FetchInput, PartitionInfo, ProduceOutcomes, ProducePartitions,
 };
 use crate::model::{Acks, LeaderEpoch, MonotonicMicros, Offset, ReplicaKey, ShardId, TimestampMs};
 
@@ -16,7 +16,7 @@ pub struct ProduceRequestPart {
     /// When to give up waiting.
     pub deadline: MonotonicMicros,
     /// One batch a partition, in request order.
-    pub partitions: Vec<ProducePartition>,
+    pub partitions: ProducePartitions,
 }
 
 /// A partition's answer to a fetch, segments read.
@@ -128,7 +128,7 @@ pub(super) enum Request {
 
 #[derive(Debug)]
 pub(super) enum Reply {
-    Produced(Vec<ProduceOutcome>),
+    Produced(ProduceOutcomes),
     Fetched(Vec<FetchedPartition>),
     Ready,
     Listed(Vec<Result<Option<ListedOffset>, FetchError>>),

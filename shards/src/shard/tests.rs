@@ -119,7 +119,7 @@ async fn produce(handle: &ShardHandle, acks: Acks, partition: i32, value: &[u8])
     let part = ProduceRequestPart {
         acks,
         deadline: handle.now().monotonic.plus_millis(20_000),
-        partitions: vec![ProducePartition { key: key(partition), batch: batch(value) }],
+        partitions: [ProducePartition { key: key(partition), batch: batch(value) }].into(),
     };
     handle.produce(handle.shard_of(&key(partition)), part).await
 }

@@ -50,7 +50,7 @@ impl World {
         let token = self.token();
         let now = self.now();
         let deadline = now.monotonic.plus_millis(1 + self.rng.below(4000));
-        let partitions = vec![ProducePartition { key, batch }];
+        let partitions = [ProducePartition { key, batch }].into();
         let input = ProduceInput { token, acks, deadline, partitions };
         let owner = self.node.owner(key);
         let awaited = match acks {

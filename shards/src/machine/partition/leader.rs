@@ -76,8 +76,7 @@ impl Partition {
         self.epochs.assign(self.leader_epoch, self.log_end_offset);
         self.producers.appended(&stored.header, now.wall);
         self.log_end_offset = stored.end_offset();
-        self.tail.push(stored.clone());
-        Ok(Accepted::Appended(stored))
+        Ok(Accepted::Appended(self.tail.push(stored)))
     }
 
     /// Moves the high watermark to where it may be; returns where it was if it moved.

@@ -5,6 +5,7 @@
 //! The high watermark is at most the durable end, unless `flush.messages` says that appended counts.
 
 pub mod epochs;
+mod gather;
 pub mod leader;
 pub mod producers;
 pub mod reader;

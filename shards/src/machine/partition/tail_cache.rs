@@ -14,6 +14,7 @@
 
 use std::collections::VecDeque;
 
+use super::gather::Gather;
 use crate::format::record_batch::StoredBatch;
 use crate::machine::partitions::{Partitions, Slot};
 use crate::model::{MonotonicMicros, Offset};
@@ -33,6 +34,8 @@ pub struct CachedTail {
     clean: usize,
     /// Bytes of the batches that are not.
     dirty_bytes: u64,
+    /// Where the small ones are.
+    gather: Gather,
 }
 
 impl CachedTail {
@@ -46,14 +49,16 @@ impl CachedTail {
         self.dirty_bytes
     }
 
-    /// Takes the log's newest batch.
-    pub fn push(&mut self, batch: StoredBatch) {
+    /// Takes the log's newest batch, and returns it where it is in memory now.
+    pub fn push(&mut self, mut batch: StoredBatch) -> StoredBatch {
         debug_assert!(
             self.batches.back().is_none_or(|last| last.end_offset() == batch.header.base_offset),
             "cached batches are contiguous"
         );
         self.dirty_bytes += batch.total_bytes() as u64;
-        self.batches.push_back(batch);
+        batch.bytes = self.gather.take_in(batch.bytes);
+        self.batches.push_back(batch.clone());
+        batch
     }
 
     /// The batches that hold or follow `offset`, oldest first.
@@ -104,6 +109,7 @@ impl CachedTail {
                 // A deque keeps its largest size; an idle partition must not.
                 if self.batches.is_empty() {
                     self.batches = VecDeque::new();
+                    self.gather = Gather::default();
                 }
                 Evicted::Freed(freed)
             }
