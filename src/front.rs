@@ -164,7 +164,11 @@ impl Front {
                     self.shard.configure_partition(key, config(settings, partition));
                 }
             }
-            MetadataChange::BrokerRegistered { .. } => {}
+            MetadataChange::BrokerRegistered { .. }
+            | MetadataChange::BrokerChanged { .. }
+            | MetadataChange::BrokerUnregistered { .. }
+            | MetadataChange::ClusterFounded
+            | MetadataChange::ClusterConfigChanged => {}
         }
     }
 

@@ -69,6 +69,10 @@ impl MetadataView {
                     self.settings.remove(&topic.id);
                 }
                 MetadataChange::BrokerRegistered { .. }
+                | MetadataChange::BrokerChanged { .. }
+                | MetadataChange::BrokerUnregistered { .. }
+                | MetadataChange::ClusterFounded
+                | MetadataChange::ClusterConfigChanged
                 | MetadataChange::PartitionsCreated { .. }
                 | MetadataChange::PartitionChanged { .. } => {}
             }

@@ -204,6 +204,9 @@ impl ControlNode {
             shards: config.shards,
             host: config.advertised_host.clone(),
             port: config.advertised_port,
+            directory_id: [0; 16],
+            rack: None,
+            fenced: false,
         });
         let (answer, answered) = bounded(1);
         let reply = ReplyOnce::new(Box::new(move |result| drop(answer.send(result))));

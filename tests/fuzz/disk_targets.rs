@@ -164,6 +164,9 @@ fn metadata_commands_seeds() -> Vec<Vec<u8>> {
             shards: 4,
             host: "127.0.0.1".to_owned(),
             port: 9092,
+            directory_id: [2; 16],
+            rack: Some("east".to_owned()),
+            fenced: false,
         }),
         MetadataCommand::CreateTopic(CreateTopic {
             name: "topic".to_owned(),
