@@ -93,7 +93,7 @@ impl MetadataImage {
         let mut elected = Vec::new();
         for LedPartition { key, leader_epoch } in &command.partitions {
             let Some(current) = self.partition(*key) else { continue };
-            if current.leader_epoch != *leader_epoch || !self.may_elect(current, command.election) {
+            if current.leader_epoch != *leader_epoch || !self.may_elect(*key, command.election) {
                 continue;
             }
             let preferred = current.replicas.first().copied();
@@ -111,16 +111,25 @@ impl MetadataImage {
         Ok((ApplyOutcome::LeadersElected { elected }, changes))
     }
 
-    /// Whether an election of that kind is due.
-    pub(crate) fn may_elect(&self, partition: &Partition, election: Election) -> bool {
+    /// Whether an election of that kind would find a leader, or another one.
+    #[must_use]
+    pub fn may_elect(&self, key: ReplicaKey, election: Election) -> bool {
+        let Some(topic) = self.topic(key.topic_id) else { return false };
+        let Some(partition) = topic.partition(key.partition) else { return false };
+        let there = |node: &NodeId| self.brokers.get(node).is_some_and(|it| !it.fenced);
         match election {
-            Election::Eligible | Election::Unclean => partition.leader.is_none(),
             Election::Preferred => partition.replicas.first().is_some_and(|preferred| {
-                let broker = self.brokers.get(preferred);
                 partition.leader.is_some_and(|leader| leader != *preferred)
                     && partition.isr.contains(preferred)
-                    && broker.is_some_and(|broker| !broker.fenced && !broker.draining)
+                    && self.brokers.get(preferred).is_some_and(|it| !it.draining)
             }),
+            // Whoever is eligible and there leads already.
+            Election::Eligible => {
+                partition.leader.is_none()
+                    && Rules::of(topic, &self.cluster_configs).unclean
+                    && partition.replicas.iter().any(there)
+            }
+            Election::Unclean => partition.leader.is_none() && partition.replicas.iter().any(there),
         }
     }
 
