@@ -26,7 +26,7 @@ use crate::boot::{self, BootError, Claim};
 use crate::config::NodeConfig;
 use crate::control::{
     self, CompactionPolicy, ControlConfig, ControlError, ControlStart, ControlStartError,
-    ControlThread, random_bytes,
+    ControlThread, NodeIdentity, random_bytes,
 };
 use crate::front::{self, FrontPlan, STOP_GRACE, Serve, ShardEvent};
 use crate::metadata_view::MetadataView;
@@ -86,7 +86,7 @@ impl Node {
         let listener = BoundListener::bind(config.bind)
             .map_err(|source| BootError::Address { address: config.bind, source })?;
         laps.done("directory and address claimed");
-        let control = start_control(config)?;
+        let control = start_control(config, &claim.identity)?;
         laps.done("metadata open");
         let broker = Arc::new(config.broker.clone());
         let limits = ShardLimits {
@@ -106,7 +106,7 @@ impl Node {
         let seed = random_bytes().map_err(|error| NodeError::System { what: "random", error })?;
         let plan = FrontPlan {
             node_id: config.node_id,
-            cluster_id: claim.identity.cluster_id.clone(),
+            cluster_id: control.cluster_id.clone(),
             broker_epoch: control.broker_epoch,
             broker,
             image: Arc::new(control.image.clone()),
@@ -164,13 +164,19 @@ impl Laps {
     }
 }
 
-fn start_control(config: &NodeConfig) -> Result<ControlStart, ControlStartError> {
+fn start_control(
+    config: &NodeConfig,
+    identity: &NodeIdentity,
+) -> Result<ControlStart, ControlStartError> {
     control::start(ControlConfig {
         directory: config.data_dir.join("raft"),
         node_id: config.node_id,
         shards: config.plan.shard_count(),
         advertised_host: config.advertised.host.clone(),
         advertised_port: config.advertised.port,
+        rack: None,
+        identity: identity.clone(),
+        cluster: None,
         compaction: CompactionPolicy::default(),
         accept_data_loss: config.accept_data_loss,
     })
@@ -300,9 +306,9 @@ fn subscribe(
     inbox: &InboxSender<ShardEvent>,
 ) -> Result<(), ControlError> {
     let inbox = inbox.clone();
-    let sink = move |committed| {
+    let sink = move |update| {
         // A shard that has ended needs to know nothing more.
-        drop(inbox.send(ShardEvent::Committed(committed)));
+        drop(inbox.send(ShardEvent::Metadata(update)));
     };
     control.subscribe(applied, Box::new(sink))
 }

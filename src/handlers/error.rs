@@ -116,9 +116,9 @@ pub fn of_control(error: &ControlError) -> Refusal {
     let code = match error {
         ControlError::Rejected(rejection) => return of_rejection(rejection),
         ControlError::Busy => ErrorCode::RequestTimedOut,
-        ControlError::NotController => ErrorCode::NotController,
+        ControlError::TimedOut | ControlError::OutcomeUnknown => ErrorCode::RequestTimedOut,
         ControlError::TooLarge(_) => ErrorCode::InvalidRequest,
-        ControlError::Stopped | ControlError::Compacted(_) => ErrorCode::CoordinatorNotAvailable,
+        ControlError::Stopped => ErrorCode::CoordinatorNotAvailable,
     };
     Refusal::new(code, error.to_string())
 }
