@@ -326,7 +326,7 @@ fn read_tail(engine: &Engine, snapshot_index: u64) -> raft_engine::Result<Vec<En
 }
 
 /// Of a log that nothing was written to: it says who votes.
-fn first_snapshot(members: &Members) -> Snapshot {
+pub(super) fn first_snapshot(members: &Members) -> Snapshot {
     let ids = |nodes: &BTreeSet<NodeId>| nodes.iter().map(|node| raft_id(*node)).collect();
     let conf_state = ConfState {
         voters: ids(&members.voters),

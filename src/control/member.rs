@@ -8,7 +8,7 @@
 //! Nothing here reads a clock, opens a socket or starts a thread: the control thread does, and the
 //! simulation of several members does it in its own way.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use chronik_shards::format::metadata_command::{MetadataCommand, RegisterBroker};
@@ -84,8 +84,8 @@ pub(super) struct Member<L: MemberLog> {
     config: MemberConfig,
     /// While this node is the controller.
     controller: Option<Controller>,
-    /// When each peer was last heard of.
-    heard: BTreeMap<NodeId, MonotonicMicros>,
+    /// The leader that this node followed last, and when it heard of it.
+    followed: Option<(NodeId, MonotonicMicros)>,
     ready: bool,
     ticks: usize,
     /// Entries of the log in memory that changed nothing: repeated ones, and those of earlier processes.
@@ -143,7 +143,7 @@ impl<L: MemberLog> Member<L> {
             own,
             config,
             controller: None,
-            heard: BTreeMap::new(),
+            followed: None,
             ready: false,
             ticks: 0,
             void: BTreeSet::new(),
@@ -188,13 +188,22 @@ impl<L: MemberLog> Member<L> {
         }
         let raft = &self.raft.raft;
         let voters = self.config.members.voters.iter().map(|node| raft_id(*node));
-        let matched = |id: u64| raft.prs().get(id).map(|progress| (progress.matched, id));
+        let matched = |id: u64| {
+            let progress = raft.prs().get(id).filter(|progress| progress.recent_active)?;
+            Some((progress.matched, id))
+        };
         let heir = voters.filter(|id| *id != raft.id).filter_map(matched).max();
         match heir {
             Some((_, heir)) => self.raft.transfer_leader(heir),
             None => return false,
         }
         true
+    }
+
+    /// Whether this node has the controller's duties.
+    #[cfg(test)]
+    pub(super) fn is_controller(&self) -> bool {
+        self.controller.is_some()
     }
 
     /// From now on the node can serve.
@@ -259,7 +268,9 @@ impl<L: MemberLog> Member<L> {
 
     /// Takes a message of an authenticated peer.
     pub(super) fn step(&mut self, now: MonotonicMicros, from: NodeId, message: PeerMessage) {
-        self.heard.insert(from, now);
+        if self.leader().is_some_and(|(leader, _)| leader == from) {
+            self.followed = Some((from, now));
+        }
         match message {
             PeerMessage::Heartbeat(heartbeat) => {
                 if let Some(controller) = &mut self.controller
@@ -437,8 +448,8 @@ impl<L: MemberLog> Member<L> {
             && self.broker_epoch().is_some();
         if is_due && self.controller.is_none() {
             let settings = self.config.controller.clone();
-            let controller = Controller::new(settings, self.state.image(), &self.heard, now);
-            self.controller = Some(controller);
+            let (image, followed) = (self.state.image(), self.followed);
+            self.controller = Some(Controller::new(settings, image, followed, now));
             tracing::info!(term = raft.term, "this node is the controller");
         } else if !is_due && self.controller.take().is_some() {
             tracing::info!("this node is no longer the controller");

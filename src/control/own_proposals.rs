@@ -140,3 +140,94 @@ impl OwnProposals {
         self.waiting.keys().next().copied().unwrap_or(self.next)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crossbeam::channel::{Receiver, unbounded};
+
+    use super::*;
+    use crate::control::ControlError;
+
+    const LEADER: Asked = (1, 7);
+
+    type Answers = Receiver<u64>;
+
+    /// `count` proposals that were asked of the leader at time 0, and who gets an answer.
+    fn asked(count: u64) -> (OwnProposals, Answers) {
+        let mut own = OwnProposals::new(NodeId(1), [9; 16]);
+        let (queue, answers) = unbounded();
+        for number in 0..count {
+            let queue = queue.clone();
+            let reply = ReplyOnce::new(Box::new(move |_| _ = queue.send(number)));
+            let given = own.begin(MonotonicMicros(0), vec![1], reply, false).ok();
+            assert_eq!(given, Some(number));
+            own.asked(number, MonotonicMicros(0), Some(LEADER));
+        }
+        (own, answers)
+    }
+
+    fn millis(millis: u64) -> MonotonicMicros {
+        MonotonicMicros(millis * 1000)
+    }
+
+    #[test]
+    fn a_proposal_is_sent_again_after_pauses_that_grow() {
+        let (mut own, _answers) = asked(1);
+        let mut sent = Vec::new();
+        for at in (0..6000).step_by(100).map(millis) {
+            for number in own.due(at, LEADER, false) {
+                own.asked(number, at, Some(LEADER));
+                sent.push(at);
+            }
+        }
+        assert_eq!(sent, [300, 900, 2100, 4500].map(millis));
+    }
+
+    #[test]
+    fn another_leader_is_asked_at_once_and_this_node_itself_once_a_term() {
+        let (mut own, _answers) = asked(2);
+        assert_eq!(own.due(millis(10), (2, 8), false), [0, 1]);
+        assert_eq!(own.due(millis(9000), LEADER, true), [0; 0], "it is in this node's log");
+        own.asked(1, millis(20), None);
+        assert_eq!(own.due(millis(30), LEADER, true), [1], "nobody could be asked");
+    }
+
+    #[test]
+    fn what_is_settled_is_answered_once_and_raises_the_floor() {
+        let (mut own, answers) = asked(3);
+        let id = |number| ProposalId { node_id: NodeId(1), incarnation: [9; 16], number, floor: 0 };
+        assert!(own.settled(&ProposalId { incarnation: [8; 16], ..id(0) }).is_none());
+        assert!(own.settled(&ProposalId { node_id: NodeId(2), ..id(0) }).is_none());
+        own.settled(&id(1)).unwrap().answer(Err(ControlError::Busy));
+        assert!(own.settled(&id(1)).is_none());
+        let floor = |own: &OwnProposals, number| {
+            ProposalId::decode(&own.attempt(number).unwrap().context).unwrap().floor
+        };
+        assert_eq!(floor(&own, 2), 0);
+        own.settled(&id(0)).unwrap().answer(Err(ControlError::Busy));
+        assert_eq!(floor(&own, 2), 2);
+        assert_eq!(answers.try_iter().collect::<Vec<_>>(), [1, 0]);
+    }
+
+    #[test]
+    fn what_waits_too_long_is_given_up_unless_it_is_vital() {
+        let (mut own, _answers) = asked(2);
+        let reply = ReplyOnce::new(Box::new(|_| {}));
+        assert!(own.begin(millis(0), vec![1], reply, true).is_ok());
+        assert_eq!(own.overdue(millis(PATIENCE_MS - 1)).len(), 0);
+        assert_eq!(own.overdue(millis(PATIENCE_MS)).len(), 2);
+        assert!(own.attempt(0).is_none() && own.attempt(2).is_some());
+    }
+
+    #[test]
+    fn more_than_the_window_do_not_wait() {
+        let (mut own, answers) = asked(PROPOSAL_WINDOW);
+        let reply = || ReplyOnce::new(Box::new(|_| {}));
+        assert!(own.begin(millis(0), vec![1], reply(), false).is_err());
+        drop(own.take_where(|number| number == 5));
+        assert!(own.begin(millis(0), vec![1], reply(), false).is_err(), "the oldest holds it up");
+        drop(own.take_where(|number| number == 0));
+        assert!(own.begin(millis(0), vec![1], reply(), false).is_ok());
+        assert_eq!(answers.try_iter().collect::<Vec<_>>(), [5, 0], "dropped is answered");
+    }
+}

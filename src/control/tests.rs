@@ -1,4 +1,5 @@
 mod cluster;
+mod simulation;
 
 use std::fs;
 use std::path::Path;

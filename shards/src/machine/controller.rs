@@ -80,27 +80,29 @@ pub struct Controller {
     sessions: BTreeMap<NodeId, Session>,
     awaited: BTreeMap<Awaited, MonotonicMicros>,
     next_balance: MonotonicMicros,
+    /// When the last tick was.
+    ticked: MonotonicMicros,
 }
 
 impl Controller {
     /// Begins the duties on an image that has everything earlier controllers did.
     ///
-    /// `heard` says when this node last had word of others, which it may know of the controller before it;
-    /// everybody else has a session's time from now on.
+    /// `followed` is the controller before, if this node knows it, and when it was last heard of: most
+    /// likely that one is gone. Everybody else has a session's time from now on.
     #[must_use]
     pub fn new(
         settings: ControllerSettings,
         image: &MetadataImage,
-        heard: &BTreeMap<NodeId, MonotonicMicros>,
+        followed: Option<(NodeId, MonotonicMicros)>,
         now: MonotonicMicros,
     ) -> Self {
         let session = |(node, _): (NodeId, &Broker)| {
-            let heard = heard.get(&node).copied().unwrap_or(now).min(now);
+            let heard = followed.filter(|(leader, _)| *leader == node).map_or(now, |(_, at)| at);
             (node, Session { heard, last: None })
         };
         let next_balance = now.plus_millis(settings.balance_interval_ms);
         let sessions = image.brokers().map(session).collect();
-        Self { settings, sessions, awaited: BTreeMap::new(), next_balance }
+        Self { settings, sessions, awaited: BTreeMap::new(), next_balance, ticked: now }
     }
 
     /// Takes note of a heartbeat. One of an incarnation that is not the registered one says nothing.
@@ -120,6 +122,13 @@ impl Controller {
     /// What is to be proposed now.
     pub fn tick(&mut self, now: MonotonicMicros, image: &MetadataImage) -> Vec<MetadataCommand> {
         self.sessions.retain(|node, _| image.broker(*node).is_some());
+        // Whoever was stopped itself has heard nobody meanwhile, and concludes nothing from that.
+        if now.since(self.ticked) >= self.settings.session_ms.saturating_mul(1000) / 2 {
+            for session in self.sessions.values_mut() {
+                session.heard = now;
+            }
+        }
+        self.ticked = now;
         let retry_us = self.settings.retry_ms.saturating_mul(1000);
         self.awaited.retain(|_, proposed| now.since(*proposed) < retry_us);
         let mut commands = Vec::new();

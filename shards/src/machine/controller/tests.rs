@@ -42,7 +42,7 @@ impl Cluster {
     /// Three registered nodes that nobody has heard of since.
     fn new() -> Self {
         let (image, now) = (MetadataImage::default(), MonotonicMicros(5_000_000));
-        let controller = Controller::new(settings(), &image, &BTreeMap::new(), now);
+        let controller = Controller::new(settings(), &image, None, now);
         let mut cluster = Self { image, controller, now };
         for node in 1..=3 {
             cluster.register(node, node as u8);
@@ -191,8 +191,8 @@ fn a_command_without_effect_is_proposed_again_and_not_sooner() {
 fn a_new_controller_gives_everybody_a_session_but_the_one_whom_it_knows_to_be_silent() {
     let mut cluster = Cluster::serving();
     let silent = MonotonicMicros(cluster.now.get() - 800_000);
-    let heard = [(NodeId(1), silent)].into();
-    cluster.controller = Controller::new(settings(), &cluster.image, &heard, cluster.now);
+    let followed = Some((NodeId(1), silent));
+    cluster.controller = Controller::new(settings(), &cluster.image, followed, cluster.now);
     cluster.pass(100, &[]);
     assert!(cluster.fenced().is_empty());
     cluster.pass(200, &[]);
@@ -201,6 +201,17 @@ fn a_new_controller_gives_everybody_a_session_but_the_one_whom_it_knows_to_be_si
     assert_eq!(cluster.fenced(), [1]);
     cluster.pass(200, &[]);
     assert_eq!(cluster.fenced(), [1, 2, 3]);
+}
+
+#[test]
+fn a_controller_that_was_stopped_itself_takes_nobody_for_silent() {
+    let mut cluster = Cluster::serving();
+    cluster.now = cluster.now.plus_millis(10 * SESSION_MS);
+    assert!(cluster.step().is_empty());
+    cluster.pass(300, &[1, 2, 3]);
+    assert!(cluster.fenced().is_empty());
+    cluster.pass(SESSION_MS, &[]);
+    assert_eq!(cluster.fenced(), [1, 2, 3], "now they are");
 }
 
 #[test]
