@@ -158,6 +158,8 @@ impl RaftLog {
                 return Err(damaged(format!("it ends at {end} and {committed} was committed")));
             }
         };
+        // The file is newer than what the engine says: that goes there with the next entries only.
+        hard_state.commit = hard_state.commit.max(watermark.committed());
         Ok(Self {
             directory: name,
             engine,

@@ -150,6 +150,11 @@ impl<L: MemberLog> Member<L> {
         })
     }
 
+    /// Applies what its log knows to be committed.
+    pub(super) fn replay(&mut self) -> Result<(), ControlFailure> {
+        self.drive(MonotonicMicros(0), &mut |_, _| unreachable!("nobody was heard of yet"))
+    }
+
     /// Alone there is nobody to wait for: the only voter elects itself at once.
     pub(super) fn lead_alone(&mut self) -> Result<(), ControlFailure> {
         assert!(self.config.members.is_lone(), "others have a say");

@@ -156,6 +156,12 @@ pub struct ControlThread {
 }
 
 impl ControlThread {
+    /// For proposals and subscriptions.
+    #[must_use]
+    pub fn handle(&self) -> ControlHandle {
+        self.handle.clone()
+    }
+
     /// Finishes the proposals that are queued, then ends the thread. A controller hands its duties over;
     /// proposals that wait for another node are answered with [`ControlError::Stopped`].
     ///

@@ -97,7 +97,12 @@ impl ControlNode {
             (Some(cluster), Some(queue)) => {
                 let (node, directory) = (config.node_id, config.identity.directory_id);
                 let acquaintance = Acquaintance::new(node, directory, incarnation, members, named);
-                Some(Cluster::start(cluster, &config.identity, acquaintance, queue)?)
+                // Before anybody is listened to: what is committed says who is to be listened to.
+                member.replay().map_err(|error| at_start(error, config))?;
+                let mut cluster =
+                    Cluster::start(cluster, &config.identity, acquaintance, queue, member.image())?;
+                cluster.follow(member.image()).map_err(|error| at_start(error, config))?;
+                Some(cluster)
             }
         };
         let (answer, registered) = bounded(1);
@@ -267,7 +272,9 @@ impl Cluster {
         identity: &NodeIdentity,
         acquaintance: Acquaintance,
         queue: &Sender<Request>,
+        image: &MetadataImage,
     ) -> Result<Self, ControlStartError> {
+        acquaintance.learn(directories(image));
         let acquaintance = Arc::new(acquaintance);
         let peers = config.peers.iter().map(|(node, address)| (*node, address.clone()));
         let transport = Transport::start(config.listen, peers, &acquaintance, queue)
@@ -300,9 +307,14 @@ impl Cluster {
             self.acquaintance.forget(*node);
         }
         self.registered = registered;
-        self.acquaintance.learn(image.brokers().map(|(node, broker)| (node, broker.directory_id)));
+        self.acquaintance.learn(directories(image));
         Ok(())
     }
+}
+
+/// With which data directory each node is registered.
+fn directories(image: &MetadataImage) -> impl Iterator<Item = (NodeId, [u8; 16])> {
+    image.brokers().map(|(node, broker)| (node, broker.directory_id))
 }
 
 fn registration(

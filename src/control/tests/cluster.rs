@@ -219,6 +219,60 @@ fn a_change_proposed_on_any_node_is_on_every_node_and_answered_where_it_is_appli
 }
 
 #[test]
+fn nodes_beyond_the_fifth_learn_and_take_changes_like_any_other() {
+    let mut cluster = Cluster::with_all_running(6);
+    cluster.wait_until_all_serve();
+    let command = cluster.replicated(6, "t", 1);
+    cluster.handle(6).propose_and_wait(&command).unwrap();
+    // A majority of six would be four, and three of the five that vote are enough.
+    for gone in [1, 2] {
+        cluster.running.remove(&NodeId(gone)).unwrap().thread.kill();
+    }
+    cluster.running.remove(&NodeId(6)).unwrap().thread.kill();
+    let command = create_on(NodeId(3), "u", 2);
+    cluster.handle(3).propose_and_wait(&command).unwrap();
+    cluster.start_all(&[6]);
+    cluster.wait_for_all("the learner has learned", |image| image.topic_named("u").is_some());
+    cluster.stop_all();
+}
+
+#[test]
+fn a_directory_that_a_node_joined_with_is_known_before_anybody_is_listened_to() {
+    let mut cluster = Cluster::with_all_running(3);
+    cluster.wait_until_all_serve();
+    let joined = cluster.config(3).identity.directory_id;
+    for node in 1..=3 {
+        cluster.running.remove(&NodeId(node)).unwrap().thread.kill();
+    }
+    // A start alone, without a majority that could tell it anything.
+    let starting = begin(cluster.config(1)).unwrap();
+    let address = ("127.0.0.1", cluster.ports[0]);
+    wait_until("it listens", || std::net::TcpStream::connect(address).is_ok());
+    let introduced_with = |directory_id: [u8; 16]| {
+        use std::io::{Read, Write};
+
+        use chronik_shards::format::metadata_frame::{open, seal};
+
+        use crate::control::acquaintance::Acquaintance;
+        use crate::control::peer_message::{MAGIC, VERSION, kind};
+
+        let members = Members::founding((1..=3).map(NodeId));
+        let named = cluster.config(3).identity.cluster_id_bytes();
+        let third = Acquaintance::new(NodeId(3), directory_id, [1; 16], members, named);
+        let hello = third.introduce(NodeId(1)).encode();
+        let mut stream = std::net::TcpStream::connect(address).unwrap();
+        stream.write_all(&seal(MAGIC, kind::HELLO, VERSION, &hello)).unwrap();
+        stream.shutdown(std::net::Shutdown::Write).unwrap();
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).unwrap();
+        open(MAGIC, &answer).unwrap().kind == kind::WELCOME
+    };
+    assert!(!introduced_with([66; 16]));
+    assert!(introduced_with(joined));
+    starting.stop();
+}
+
+#[test]
 fn when_any_node_is_gone_the_others_go_on_and_lead_its_partitions() {
     let mut cluster = Cluster::with_all_running(3);
     cluster.wait_until_all_serve();

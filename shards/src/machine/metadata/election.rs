@@ -30,7 +30,7 @@ pub(super) struct Rules {
 impl Rules {
     /// The topic's own, else the cluster's, else Kafka's defaults.
     pub(super) fn of(topic: &Topic, cluster: &BTreeMap<String, String>) -> Self {
-        let value = |key| topic.configs.get(key).or_else(|| cluster.get(key)).map(String::as_str);
+        let value = |key| topic.configs.get(key).or_else(|| cluster.get(key)).map(|it| it.trim());
         let min = value(MIN_INSYNC_REPLICAS).and_then(|text| text.parse().ok());
         Self {
             min_insync_replicas: min.unwrap_or(1),

@@ -14,7 +14,7 @@ mod run;
 use run::{Bug, Run};
 
 /// Seeds of an ordinary run of the tests.
-const SEEDS: std::ops::Range<u64> = 0..60;
+const SEEDS: std::ops::Range<u64> = 0..40;
 
 fn seeds() -> std::ops::Range<u64> {
     let Ok(text) = std::env::var("CHRONIK_SIM_SEEDS") else { return SEEDS };
