@@ -208,6 +208,7 @@ impl ControlNode {
             Request::Ready => self.member.set_ready(),
             Request::Connected { peer, connection } => {
                 if let Some(cluster) = &mut self.cluster {
+                    cluster.transport.knock(peer);
                     let newest = cluster.connections.entry(peer).or_default();
                     *newest = connection.max(*newest);
                 }

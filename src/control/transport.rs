@@ -32,9 +32,16 @@ use sender::Link;
 /// Messages that wait for one peer.
 const PEER_QUEUE_MAX: usize = 256;
 
+/// The way into a peer's thread.
+struct Queue {
+    messages: Sender<PeerMessage>,
+    /// Says that the peer is there.
+    knock: Sender<()>,
+}
+
 /// The connections of this node's control plane.
 pub(super) struct Transport {
-    links: BTreeMap<NodeId, Sender<PeerMessage>>,
+    links: BTreeMap<NodeId, Queue>,
     receiver: Receiver,
     stopping: Arc<AtomicBool>,
 }
@@ -58,15 +65,17 @@ impl Transport {
         let mut transport = Self { links: BTreeMap::new(), receiver, stopping };
         for (node, address) in peers {
             let (messages, outgoing) = bounded(PEER_QUEUE_MAX);
+            let (knock, knocked) = bounded(1);
             let link = Link {
                 peer: node,
                 address,
                 acquaintance: Arc::clone(acquaintance),
                 outgoing,
+                knocked,
                 reports: queue.clone(),
                 stopping: Arc::clone(&transport.stopping),
             };
-            transport.links.insert(node, messages);
+            transport.links.insert(node, Queue { messages, knock });
             link.start()?;
         }
         Ok(transport)
@@ -79,11 +88,19 @@ impl Transport {
             false => Delivery::Lost,
         };
         let Some(link) = self.links.get(&to) else { return Some(lost(&message)) };
-        match link.try_send(message) {
+        match link.messages.try_send(message) {
             Ok(()) => None,
             Err(TrySendError::Full(message) | TrySendError::Disconnected(message)) => {
                 Some(lost(&message))
             }
+        }
+    }
+
+    /// A peer has connected: it is there, and can be connected to.
+    pub(super) fn knock(&self, peer: NodeId) {
+        if let Some(link) = self.links.get(&peer) {
+            // One knock is as good as two.
+            let _ = link.knock.try_send(());
         }
     }
 

@@ -8,7 +8,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use chronik_shards::model::NodeId;
-use crossbeam::channel::{Receiver, RecvTimeoutError, Sender};
+use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, after};
+use crossbeam::select;
 
 use super::frames::{FRAME_BYTES_MAX, Refused, greet};
 use crate::control::acquaintance::Acquaintance;
@@ -33,6 +34,8 @@ pub(super) struct Link {
     pub(super) address: String,
     pub(super) acquaintance: Arc<Acquaintance>,
     pub(super) outgoing: Receiver<PeerMessage>,
+    /// The peer is there: no pause is needed.
+    pub(super) knocked: Receiver<()>,
     /// Where raft is told what became of messages.
     pub(super) reports: Sender<Request>,
     pub(super) stopping: Arc<AtomicBool>,
@@ -44,6 +47,15 @@ enum End {
     Stopped,
     /// The connection is gone.
     Lost(io::Error),
+}
+
+/// How a pause between two attempts has ended.
+enum Paused {
+    Over,
+    /// The peer has connected here.
+    Knocked,
+    /// Nobody sends any more.
+    Stopped,
 }
 
 impl Link {
@@ -78,10 +90,11 @@ impl Link {
                     complaint = reason;
                 }
             }
-            if !self.drop_queued(pause) {
-                return;
-            }
-            pause = (pause * 2).min(PAUSE_MAX);
+            pause = match self.drop_queued(pause) {
+                Paused::Over => (pause * 2).min(PAUSE_MAX),
+                Paused::Knocked => PAUSE_MIN,
+                Paused::Stopped => return,
+            };
         }
     }
 
@@ -140,21 +153,23 @@ impl Link {
         }
     }
 
-    /// Drops what is queued for as long as `pause`; false when nobody sends any more.
-    fn drop_queued(&self, pause: Duration) -> bool {
-        let deadline = std::time::Instant::now() + pause;
+    /// Drops what is queued for as long as `pause`, or until the peer is there.
+    fn drop_queued(&self, pause: Duration) -> Paused {
+        let over = after(pause);
         let mut told = false;
         loop {
-            match self.outgoing.recv_deadline(deadline) {
-                Ok(message) => {
+            select! {
+                recv(self.outgoing) -> message => match message {
                     // One report says it for all; a snapshot must not be waited for.
-                    if !told || message.is_snapshot() {
+                    Ok(message) if !told || message.is_snapshot() => {
                         self.report_lost(&message);
                         told = true;
                     }
-                }
-                Err(RecvTimeoutError::Timeout) => return true,
-                Err(RecvTimeoutError::Disconnected) => return false,
+                    Ok(_) => {}
+                    Err(_) => return Paused::Stopped,
+                },
+                recv(self.knocked) -> _ => return Paused::Knocked,
+                recv(over) -> _ => return Paused::Over,
             }
         }
     }
