@@ -127,7 +127,8 @@ impl MetadataImage {
             return Ok((ApplyOutcome::TopicConfigSet, Vec::new()));
         }
         topic.configs = configs;
-        let changes = vec![MetadataChange::TopicConfigChanged { topic_id }];
+        let mut changes = vec![MetadataChange::TopicConfigChanged { topic_id }];
+        changes.extend(self.follow_rules(|topic| topic.id == topic_id));
         Ok((ApplyOutcome::TopicConfigSet, changes))
     }
 
@@ -143,7 +144,9 @@ impl MetadataImage {
             return Ok((ApplyOutcome::ClusterConfigSet, Vec::new()));
         }
         self.cluster_configs = configs;
-        Ok((ApplyOutcome::ClusterConfigSet, vec![MetadataChange::ClusterConfigChanged]))
+        let mut changes = vec![MetadataChange::ClusterConfigChanged];
+        changes.extend(self.follow_rules(|_| true));
+        Ok((ApplyOutcome::ClusterConfigSet, changes))
     }
 
     fn found_cluster(&mut self, command: &FoundCluster) -> Decision {

@@ -1,10 +1,10 @@
 //! What commands about nodes do: they come, fall silent, drain, and leave.
 
 use super::apply::Decision;
-use super::election::{Draft, Rules, revise};
+use super::election::Draft;
 use super::{ApplyOutcome, Broker, MetadataChange, MetadataImage, Rejection};
 use crate::format::metadata_command::{BrokerIncarnation, RegisterBroker, UnregisterBroker};
-use crate::model::{BrokerEpoch, NodeId, PartitionIndex, ReplicaKey};
+use crate::model::{BrokerEpoch, NodeId};
 
 impl MetadataImage {
     pub(super) fn register_broker(&mut self, index: u64, command: &RegisterBroker) -> Decision {
@@ -113,20 +113,7 @@ impl MetadataImage {
         node: NodeId,
         change: impl Fn(&mut Draft),
     ) -> Vec<MetadataChange> {
-        let mut changes = Vec::new();
-        for topic in self.topics.values_mut() {
-            let topic_id = topic.id;
-            let rules = Rules::of(topic, &self.cluster_configs);
-            for (partition, number) in topic.partitions.iter_mut().zip(0..) {
-                if partition.replicas.contains(&node)
-                    && revise(partition, &self.brokers, rules, &change)
-                {
-                    let key = ReplicaKey { topic_id, partition: PartitionIndex(number) };
-                    changes.push(MetadataChange::PartitionChanged { key });
-                }
-            }
-        }
-        changes
+        self.revise_where(|_| true, |partition| partition.replicas.contains(&node), change)
     }
 
     fn incarnation(&mut self, named: &BrokerIncarnation) -> Result<&mut Broker, Rejection> {

@@ -1,12 +1,12 @@
 //! What commands about existing partitions do: their in-sync sets, leaders and replicas change.
 
 use super::apply::{Decision, has_duplicates};
-use super::election::{Rules, revise};
-use super::{ApplyOutcome, MetadataChange, MetadataImage, Partition, Rejection};
+use super::election::{Draft, Rules, revise};
+use super::{ApplyOutcome, MetadataChange, MetadataImage, Partition, Rejection, Topic};
 use crate::format::metadata_command::{
     ChangePartition, ElectLeaders, Election, LedPartition, ReassignPartition,
 };
-use crate::model::{NodeId, ReplicaKey};
+use crate::model::{NodeId, PartitionIndex, ReplicaKey};
 
 impl MetadataImage {
     pub(super) fn change_partition(&mut self, command: &ChangePartition) -> Decision {
@@ -176,11 +176,39 @@ impl MetadataImage {
         Ok((outcome, changes.into_iter().collect()))
     }
 
+    /// Has every partition of the topics in question follow the rules as they are now. Where fewer members
+    /// are needed from now on, something may be acknowledged that eligible replicas do not have: they
+    /// cease to be. Where unclean elections are allowed from now on, they take place.
+    pub(super) fn follow_rules(&mut self, of: impl Fn(&Topic) -> bool) -> Vec<MetadataChange> {
+        self.revise_where(of, |_| true, |_| {})
+    }
+
+    /// Has `change` applied to all partitions in question.
+    pub(super) fn revise_where(
+        &mut self,
+        of: impl Fn(&Topic) -> bool,
+        which: impl Fn(&Partition) -> bool,
+        change: impl Fn(&mut Draft),
+    ) -> Vec<MetadataChange> {
+        let mut changes = Vec::new();
+        for topic in self.topics.values_mut().filter(|topic| of(topic)) {
+            let topic_id = topic.id;
+            let rules = Rules::of(topic, &self.cluster_configs);
+            for (partition, number) in topic.partitions.iter_mut().zip(0..) {
+                if which(partition) && revise(partition, &self.brokers, rules, &change) {
+                    let key = ReplicaKey { topic_id, partition: PartitionIndex(number) };
+                    changes.push(MetadataChange::PartitionChanged { key });
+                }
+            }
+        }
+        changes
+    }
+
     /// The partition after `change`, and whether it is another one than before.
     fn revise(
         &mut self,
         key: ReplicaKey,
-        change: impl FnOnce(&mut super::election::Draft),
+        change: impl FnOnce(&mut Draft),
     ) -> Option<(&Partition, bool)> {
         let topic = self.topics.get_mut(&key.topic_id)?;
         let rules = Rules::of(topic, &self.cluster_configs);
@@ -193,7 +221,7 @@ impl MetadataImage {
         &mut self,
         key: ReplicaKey,
         election: Election,
-        change: impl FnOnce(&mut super::election::Draft),
+        change: impl FnOnce(&mut Draft),
     ) -> bool {
         let Some(topic) = self.topics.get_mut(&key.topic_id) else { return false };
         let mut rules = Rules::of(topic, &self.cluster_configs);

@@ -160,32 +160,58 @@ fn a_node_with_another_directory_is_eligible_nowhere() {
 }
 
 #[test]
-fn an_ineligible_replica_leads_only_where_the_topic_allows_it_or_somebody_asks() {
-    for (allowed, election) in [(true, Election::Eligible), (false, Election::Unclean)] {
+fn an_ineligible_replica_leads_only_where_somebody_asks() {
+    let mut cluster = Cluster::replicated(1);
+    cluster.in_sync(&[1]).unwrap();
+    cluster.fence(1);
+    assert_eq!(cluster.state(), (None, vec![], vec![1]));
+    let led = LedPartition { key: key(1, 0), leader_epoch: cluster.first().leader_epoch };
+    let stale = LedPartition { leader_epoch: LeaderEpoch(0), ..led };
+    for (election, led, found) in [
+        (Election::Eligible, led, 0),
+        (Election::Preferred, led, 0),
+        (Election::Unclean, stale, 0),
+        (Election::Unclean, led, 1),
+        (Election::Unclean, led, 0),
+    ] {
+        let command = ElectLeaders { election, partitions: vec![led] };
+        let outcome = cluster.apply(MetadataCommand::ElectLeaders(command)).outcome;
+        let elected = vec![key(1, 0); found];
+        assert_eq!(outcome, Ok(ApplyOutcome::LeadersElected { elected }));
+    }
+    assert_eq!(cluster.state(), (Some(2), vec![2], vec![]), "what 1 had is given up");
+}
+
+#[test]
+fn an_ineligible_replica_leads_where_the_topic_or_the_cluster_allows_it() {
+    for of_topic in [true, false] {
         let mut cluster = Cluster::replicated(1);
         cluster.in_sync(&[1]).unwrap();
         cluster.fence(1);
         assert_eq!(cluster.state(), (None, vec![], vec![1]));
-        if allowed {
-            cluster.configure("unclean.leader.election.enable", "true");
+        let (name, value) = ("unclean.leader.election.enable", "true");
+        if of_topic {
+            cluster.configure(name, value);
+        } else {
+            let entry = ConfigEntry { name: name.into(), value: value.into() };
+            let command = SetClusterConfig { set: vec![entry], remove: vec![] };
+            cluster.apply(MetadataCommand::SetClusterConfig(command)).outcome.unwrap();
         }
-        let led = LedPartition { key: key(1, 0), leader_epoch: cluster.first().leader_epoch };
-        let stale = LedPartition { leader_epoch: LeaderEpoch(0), ..led };
-        for (partitions, found) in [(vec![stale], 0), (vec![led], 1), (vec![led], 0)] {
-            let command = ElectLeaders { election, partitions };
-            let outcome = cluster.apply(MetadataCommand::ElectLeaders(command)).outcome;
-            let elected = vec![key(1, 0); found];
-            assert_eq!(outcome, Ok(ApplyOutcome::LeadersElected { elected }));
-        }
-        assert_eq!(cluster.state(), (Some(2), vec![2], vec![]), "what 1 had is given up");
+        assert_eq!(cluster.state(), (Some(2), vec![2], vec![]), "at once");
+        cluster.fence(2);
+        assert_eq!(cluster.state(), (Some(3), vec![3], vec![]), "and from now on");
     }
-    let mut cluster = Cluster::replicated(1);
+}
+
+#[test]
+fn nobody_stays_eligible_when_fewer_members_can_acknowledge_from_now_on() {
+    let mut cluster = Cluster::replicated(3);
     cluster.in_sync(&[1]).unwrap();
-    cluster.fence(1);
-    let led = LedPartition { key: key(1, 0), leader_epoch: cluster.first().leader_epoch };
-    let command = ElectLeaders { election: Election::Eligible, partitions: vec![led] };
-    cluster.apply(MetadataCommand::ElectLeaders(command)).outcome.unwrap();
-    assert_eq!(cluster.state(), (None, vec![], vec![1]), "nobody allowed it");
+    assert_eq!(cluster.state(), (Some(1), vec![1], vec![2, 3]));
+    cluster.configure("min.insync.replicas", "2");
+    assert_eq!(cluster.state(), (Some(1), vec![1], vec![2, 3]), "one is still too few");
+    cluster.configure("min.insync.replicas", " 1 ");
+    assert_eq!(cluster.state(), (Some(1), vec![1], vec![]), "it may go on without them");
 }
 
 #[test]
