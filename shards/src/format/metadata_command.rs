@@ -244,9 +244,6 @@ pub struct ElectLeaders {
 pub enum Election {
     /// The first replica, if it is in sync.
     Preferred,
-    /// Where nobody leads: any replica that has every acknowledged record, or any at all where the
-    /// topic allows that.
-    Eligible,
     /// Where nobody leads: any replica, though it may have lost acknowledged records.
     Unclean,
 }

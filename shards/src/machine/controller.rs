@@ -9,8 +9,8 @@
 //! changed meanwhile, it changes nothing. A command that seems to be without effect is proposed again
 //! after [`ControllerSettings::retry_ms`].
 //!
-//! Deliberately absent: elections after a failure (a fencing carries them out at once, for all
-//! partitions of the node), in-sync sets (leaders propose them), and any clock.
+//! Deliberately absent: elections after a failure (the command that fences a node carries them out, for
+//! all of its partitions), in-sync sets (leaders propose them), and any clock.
 
 #[cfg(test)]
 mod tests;
@@ -70,7 +70,6 @@ enum Awaited {
     Configs,
     Fence(NodeId, BrokerEpoch),
     Unfence(NodeId, BrokerEpoch),
-    Elect,
 }
 
 /// The controller, while this node is it.
@@ -136,7 +135,7 @@ impl Controller {
         for (node_id, broker) in image.brokers() {
             self.look_after(now, node_id, broker, &mut commands);
         }
-        self.elect(now, image, &mut commands);
+        self.balance(now, image, &mut commands);
         commands
     }
 
@@ -197,33 +196,30 @@ impl Controller {
         }
     }
 
-    /// From time to time: partitions without a leader that could have one since a setting changed, and
-    /// leaders that are not the preferred ones.
-    fn elect(
+    /// From time to time: leaders that are not the preferred ones, and could be.
+    fn balance(
         &mut self,
         now: MonotonicMicros,
         image: &MetadataImage,
         commands: &mut Vec<MetadataCommand>,
     ) {
-        if now < self.next_balance || self.awaited.contains_key(&Awaited::Elect) {
+        if now < self.next_balance {
             return;
         }
         self.next_balance = now.plus_millis(self.settings.balance_interval_ms);
-        for election in [Election::Eligible, Election::Preferred] {
-            let due = |(key, partition): (ReplicaKey, &Partition)| {
-                let leader_epoch = partition.leader_epoch;
-                image.may_elect(key, election).then_some(LedPartition { key, leader_epoch })
-            };
-            let partitions: Vec<LedPartition> = image
-                .topics()
-                .flat_map(super::metadata::Topic::replicas)
-                .filter_map(due)
-                .take(ELECTION_PARTITIONS_MAX)
-                .collect();
-            if !partitions.is_empty() {
-                self.awaited.insert(Awaited::Elect, now);
-                commands.push(MetadataCommand::ElectLeaders(ElectLeaders { election, partitions }));
-            }
+        let election = Election::Preferred;
+        let due = |(key, partition): (ReplicaKey, &Partition)| {
+            let leader_epoch = partition.leader_epoch;
+            image.may_elect(key, election).then_some(LedPartition { key, leader_epoch })
+        };
+        let partitions: Vec<LedPartition> = image
+            .topics()
+            .flat_map(super::metadata::Topic::replicas)
+            .filter_map(due)
+            .take(ELECTION_PARTITIONS_MAX)
+            .collect();
+        if !partitions.is_empty() {
+            commands.push(MetadataCommand::ElectLeaders(ElectLeaders { election, partitions }));
         }
     }
 

@@ -517,7 +517,11 @@ impl MetadataImage {
                 match partition.leader {
                     Some(leader) => assert!(in_sync(&leader), "{key}: the leader is not in sync"),
                     None => {
-                        let nobody = !eligible.into_iter().any(there);
+                        let unclean = election::Rules::of(topic, &self.cluster_configs).unclean;
+                        let nobody = match unclean {
+                            false => !eligible.into_iter().any(there),
+                            true => !partition.replicas.iter().any(there),
+                        };
                         assert!(nobody, "{key}: nobody leads, and somebody could");
                     }
                 }

@@ -53,7 +53,7 @@ fn one_of_each() -> Vec<MetadataCommand> {
         MetadataCommand::DrainBroker(incarnation),
         MetadataCommand::UnregisterBroker(UnregisterBroker { node_id: NodeId(1) }),
         MetadataCommand::ElectLeaders(ElectLeaders {
-            election: Election::Eligible,
+            election: Election::Unclean,
             partitions: vec![LedPartition {
                 key: ReplicaKey { topic_id, partition: PartitionIndex(3) },
                 leader_epoch: LeaderEpoch(4),

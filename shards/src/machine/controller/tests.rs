@@ -1,5 +1,5 @@
 use super::*;
-use crate::format::metadata_command::{Assignment, CreateTopic, RegisterBroker};
+use crate::format::metadata_command::{CreateTopic, RegisterBroker};
 use crate::model::{LeaderEpoch, PartitionIndex, TopicId};
 
 const SESSION_MS: u64 = 1000;
@@ -239,38 +239,4 @@ fn preferred_replicas_get_their_partitions_back() {
     cluster.pass(6000, &[1, 2, 3]);
     assert_eq!(leader(&cluster), Some(NodeId(1)));
     assert_eq!(cluster.pass(6000, &[1, 2, 3]), [], "once");
-}
-
-#[test]
-fn a_partition_that_nobody_may_lead_is_led_when_its_topic_begins_to_allow_it() {
-    let mut cluster = Cluster::serving();
-    let replicas = vec![NodeId(1)];
-    let topic = CreateTopic {
-        name: "u".to_owned(),
-        topic_id: TopicId([2; 16]),
-        partitions: vec![Assignment { replicas }],
-        configs: vec![],
-    };
-    cluster.apply(&MetadataCommand::CreateTopic(topic));
-    cluster.register(1, 98);
-    // Its disk is another one: what was on it is lost.
-    cluster.apply(&MetadataCommand::RegisterBroker(RegisterBroker {
-        directory_id: [77; 16],
-        ..registration(1, 97)
-    }));
-    let lost = ReplicaKey { topic_id: TopicId([2; 16]), partition: PartitionIndex(0) };
-    cluster.pass(12_000, &[1, 2, 3]);
-    assert_eq!(cluster.image.partition(lost).unwrap().leader, None);
-    let entry =
-        ConfigEntry { name: "unclean.leader.election.enable".to_owned(), value: "true".to_owned() };
-    cluster.apply(&MetadataCommand::SetTopicConfig(
-        crate::format::metadata_command::SetTopicConfig {
-            topic_id: TopicId([2; 16]),
-            replace: false,
-            set: vec![entry],
-            remove: vec![],
-        },
-    ));
-    cluster.pass(6000, &[1, 2, 3]);
-    assert_eq!(cluster.image.partition(lost).unwrap().leader, Some(NodeId(1)));
 }

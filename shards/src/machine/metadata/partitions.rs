@@ -123,12 +123,6 @@ impl MetadataImage {
                     && partition.isr.contains(preferred)
                     && self.brokers.get(preferred).is_some_and(|it| !it.draining)
             }),
-            // Whoever is eligible and there leads already.
-            Election::Eligible => {
-                partition.leader.is_none()
-                    && Rules::of(topic, &self.cluster_configs).unclean
-                    && partition.replicas.iter().any(there)
-            }
             Election::Unclean => partition.leader.is_none() && partition.replicas.iter().any(there),
         }
     }

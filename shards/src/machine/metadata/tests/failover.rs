@@ -168,7 +168,6 @@ fn an_ineligible_replica_leads_only_where_somebody_asks() {
     let led = LedPartition { key: key(1, 0), leader_epoch: cluster.first().leader_epoch };
     let stale = LedPartition { leader_epoch: LeaderEpoch(0), ..led };
     for (election, led, found) in [
-        (Election::Eligible, led, 0),
         (Election::Preferred, led, 0),
         (Election::Unclean, stale, 0),
         (Election::Unclean, led, 1),

@@ -66,8 +66,7 @@ fn any_failover() -> impl Strategy<Value = MetadataCommand> {
         key: key(id, partition),
         leader_epoch: LeaderEpoch(epoch),
     });
-    let election =
-        prop::sample::select(vec![Election::Preferred, Election::Eligible, Election::Unclean]);
+    let election = prop::sample::select(vec![Election::Preferred, Election::Unclean]);
     let target = prop::collection::vec((1i32..4).prop_map(NodeId), 0..4);
     let min = ("[123]", any::<bool>()).prop_map(|(value, set)| {
         let entry = ConfigEntry { name: "min.insync.replicas".into(), value };
