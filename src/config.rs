@@ -7,6 +7,7 @@ mod file;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
@@ -20,6 +21,7 @@ use chronik_tuning::profile::{DEFAULT_PROFILE, Profile, ProfileError, ShardCount
 use tracing::level_filters::LevelFilter;
 
 use crate::cli::CommandLine;
+use crate::control::ClusterTiming;
 use file::ConfigFile;
 
 const DEFAULT_PORT: u16 = 9092;
@@ -45,6 +47,21 @@ pub struct NodeConfig {
     pub accept_data_loss: bool,
     /// Kafka's own keys.
     pub broker: BrokerConfig,
+    /// The other nodes; `None` when this one is alone, which is what the server's keys come to.
+    pub peers: Option<Peers>,
+}
+
+/// The other nodes of a cluster, and how this one takes part.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Peers {
+    /// Where this node listens for the control planes of the others.
+    pub control_bind: SocketAddr,
+    /// Host and port of every other node's control plane.
+    pub control: BTreeMap<NodeId, String>,
+    /// Where this node stands.
+    pub rack: Option<String>,
+    /// How fast things are noticed.
+    pub timing: ClusterTiming,
 }
 
 /// A host and port as clients dial them.
@@ -151,7 +168,17 @@ impl NodeConfig {
         broker.record("advertised.listeners", listener(&advertised))?;
         broker.record("log.dirs", data_dir.display().to_string())?;
         let accept_data_loss = command.accept_data_loss;
-        Ok(Self { node_id, data_dir, bind, advertised, plan, log_level, accept_data_loss, broker })
+        Ok(Self {
+            node_id,
+            data_dir,
+            bind,
+            advertised,
+            plan,
+            log_level,
+            accept_data_loss,
+            broker,
+            peers: None,
+        })
     }
 }
 

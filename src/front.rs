@@ -20,7 +20,7 @@ use chronik_shards::machine::topic_config::{BrokerConfig, TopicSettings};
 use chronik_shards::model::{BrokerEpoch, NodeId, PartitionIndex, ReplicaKey, ShardId};
 use chronik_shards::shard::ShardHandle;
 
-use crate::control::{CommittedCommand, ControlHandle};
+use crate::control::{ControlHandle, MetadataUpdate};
 use crate::handlers::{Handlers, KafkaDispatcher};
 use crate::metadata_view::MetadataView;
 use crate::net::listener::{BoundListener, ConnectionCounts, HandOver};
@@ -33,8 +33,8 @@ pub const STOP_GRACE: Duration = Duration::from_secs(10);
 /// What other threads tell a shard's front.
 #[derive(Debug)]
 pub enum ShardEvent {
-    /// A metadata command is committed: apply it.
-    Committed(Arc<CommittedCommand>),
+    /// Metadata are committed: apply them.
+    Metadata(MetadataUpdate),
     /// A proposal of this shard has its answer.
     Answered(ProposalAnswer),
     /// A connection that this shard shall serve.
@@ -116,10 +116,15 @@ pub fn build(
 impl Front {
     fn take(&self, event: ShardEvent) {
         match event {
-            ShardEvent::Committed(committed) => {
+            ShardEvent::Metadata(update) => {
                 let changes = {
                     let mut view = self.view.borrow_mut();
-                    view.apply(committed.index, &committed.command)
+                    match update {
+                        MetadataUpdate::Command(committed) => {
+                            view.apply(committed.index, &committed.command)
+                        }
+                        MetadataUpdate::Image(image) => view.replace(&image),
+                    }
                 };
                 for change in changes {
                     self.follow(&change);
@@ -164,7 +169,11 @@ impl Front {
                     self.shard.configure_partition(key, config(settings, partition));
                 }
             }
-            MetadataChange::BrokerRegistered { .. } => {}
+            MetadataChange::BrokerRegistered { .. }
+            | MetadataChange::BrokerChanged { .. }
+            | MetadataChange::BrokerUnregistered { .. }
+            | MetadataChange::ClusterFounded
+            | MetadataChange::ClusterConfigChanged => {}
         }
     }
 

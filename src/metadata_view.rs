@@ -58,7 +58,25 @@ impl MetadataView {
     /// Applies a committed command. An index that is not above the applied one changes nothing.
     pub fn apply(&mut self, index: u64, command: &MetadataCommand) -> Vec<MetadataChange> {
         let changes = self.image.apply(index, command).changes;
-        for change in &changes {
+        self.follow(&changes);
+        changes
+    }
+
+    /// Takes a newer image in the place of the commands that lead to it. One that is not newer changes
+    /// nothing.
+    pub fn replace(&mut self, image: &MetadataImage) -> Vec<MetadataChange> {
+        if image.applied() <= self.image.applied() {
+            return Vec::new();
+        }
+        let changes = self.image.changes_to(image);
+        self.image = image.clone();
+        self.follow(&changes);
+        changes
+    }
+
+    /// Keeps the settings in line with the image.
+    fn follow(&mut self, changes: &[MetadataChange]) {
+        for change in changes {
             match change {
                 MetadataChange::TopicCreated { topic_id }
                 | MetadataChange::TopicConfigChanged { topic_id } => {
@@ -69,11 +87,14 @@ impl MetadataView {
                     self.settings.remove(&topic.id);
                 }
                 MetadataChange::BrokerRegistered { .. }
+                | MetadataChange::BrokerChanged { .. }
+                | MetadataChange::BrokerUnregistered { .. }
+                | MetadataChange::ClusterFounded
+                | MetadataChange::ClusterConfigChanged
                 | MetadataChange::PartitionsCreated { .. }
                 | MetadataChange::PartitionChanged { .. } => {}
             }
         }
-        changes
     }
 }
 

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use chronik_shards::format::metadata_command::{BrokerIncarnation, MetadataCommand};
 use chronik_shards::io::inbox::InboxSender;
 use chronik_shards::io::process::{self, ProcessMask};
 use chronik_shards::io::runtime::ShardCpus;
@@ -25,8 +26,8 @@ use chronik_shards::store::recovery::{Recovered, RecoveryError, RecoveryInput, r
 use crate::boot::{self, BootError, Claim};
 use crate::config::NodeConfig;
 use crate::control::{
-    self, CompactionPolicy, ControlConfig, ControlError, ControlStart, ControlStartError,
-    ControlThread, random_bytes,
+    self, ClusterConfig, CompactionPolicy, ControlConfig, ControlError, ControlHandle,
+    ControlStart, ControlStartError, ControlThread, NodeIdentity, Waited, random_bytes,
 };
 use crate::front::{self, FrontPlan, STOP_GRACE, Serve, ShardEvent};
 use crate::metadata_view::MetadataView;
@@ -65,6 +66,8 @@ pub enum NodeError {
 pub struct Node {
     shards: NodeHandle<ShardEvent>,
     control: ControlThread,
+    /// This incarnation, if others must know that it stops.
+    leaving: Option<BrokerIncarnation>,
     // Given up last: while it is held, no other server touches the directory.
     _claim: Claim,
 }
@@ -86,7 +89,7 @@ impl Node {
         let listener = BoundListener::bind(config.bind)
             .map_err(|source| BootError::Address { address: config.bind, source })?;
         laps.done("directory and address claimed");
-        let control = start_control(config)?;
+        let control = start_control(config, &claim.identity)?;
         laps.done("metadata open");
         let broker = Arc::new(config.broker.clone());
         let limits = ShardLimits {
@@ -106,7 +109,7 @@ impl Node {
         let seed = random_bytes().map_err(|error| NodeError::System { what: "random", error })?;
         let plan = FrontPlan {
             node_id: config.node_id,
-            cluster_id: claim.identity.cluster_id.clone(),
+            cluster_id: control.cluster_id.clone(),
             broker_epoch: control.broker_epoch,
             broker,
             image: Arc::new(control.image.clone()),
@@ -120,12 +123,17 @@ impl Node {
         let spec = node_spec(config, limits, recovered);
         let shards = shard::start(spec, move |handle| front::build(plan, handle))?;
         laps.done("shards started");
-        let node = Self { shards, control: control.thread, _claim: claim };
+        let incarnation =
+            BrokerIncarnation { node_id: config.node_id, broker_epoch: control.broker_epoch };
+        let leaving = config.peers.as_ref().map(|_| incarnation);
+        let node = Self { shards, control: control.thread, leaving, _claim: claim };
         let inboxes = node.shards.control();
         for inbox in &inboxes {
             subscribe(&control.handle, control.image.applied(), inbox)?;
         }
         serve(inboxes, listener);
+        // Its partitions are open: from here on it may lead some.
+        node.control.handle().ready()?;
         tracing::info!(
             address = %config.bind,
             advertised = %config.advertised,
@@ -137,10 +145,37 @@ impl Node {
     }
 
     /// Stops in order: no new requests, those under way answered, everything in segments, threads ended.
+    ///
+    /// In a cluster others lead what they can before this node stops to.
     pub fn stop(self) {
+        let leaving = self.leaving.as_ref().map(|broker| (self.control.handle(), *broker));
+        if let Some((control, broker)) = &leaving {
+            propose_within(control, &MetadataCommand::DrainBroker(*broker));
+        }
         self.shards.stop(STOP_GRACE);
+        if let Some((control, broker)) = &leaving {
+            propose_within(control, &MetadataCommand::FenceBroker(*broker));
+        }
         self.control.stop();
         tracing::info!("chronik has stopped");
+    }
+}
+
+/// How long a start waits before it says that it waits for peers.
+const PEERS_PATIENCE: Duration = Duration::from_secs(5);
+/// How long a stop waits for each of the changes that its peers go by. Without them they find out by its
+/// silence.
+const LEAVE_PATIENCE: Duration = Duration::from_secs(2);
+
+fn propose_within(control: &ControlHandle, command: &MetadataCommand) {
+    let (answer, answered) = crossbeam::channel::bounded(1);
+    let reply = move |result| drop(answer.send(result));
+    let proposed = control.propose(command, Box::new(reply));
+    let result = proposed.and_then(|()| {
+        answered.recv_timeout(LEAVE_PATIENCE).unwrap_or(Err(ControlError::TimedOut))
+    });
+    if let Err(error) = result {
+        tracing::warn!(%error, "the peers are not told that this node stops");
     }
 }
 
@@ -164,16 +199,38 @@ impl Laps {
     }
 }
 
-fn start_control(config: &NodeConfig) -> Result<ControlStart, ControlStartError> {
-    control::start(ControlConfig {
+fn start_control(
+    config: &NodeConfig,
+    identity: &NodeIdentity,
+) -> Result<ControlStart, ControlStartError> {
+    let cluster = config.peers.as_ref().map(|peers| ClusterConfig {
+        data_dir: config.data_dir.clone(),
+        listen: peers.control_bind,
+        peers: peers.control.clone(),
+        defaults: config.broker.election_defaults(),
+        timing: peers.timing,
+    });
+    let mut starting = control::begin(ControlConfig {
         directory: config.data_dir.join("raft"),
         node_id: config.node_id,
         shards: config.plan.shard_count(),
         advertised_host: config.advertised.host.clone(),
         advertised_port: config.advertised.port,
+        rack: config.peers.as_ref().and_then(|peers| peers.rack.clone()),
+        identity: identity.clone(),
+        cluster,
         compaction: CompactionPolicy::default(),
         accept_data_loss: config.accept_data_loss,
-    })
+    })?;
+    loop {
+        match starting.wait(PEERS_PATIENCE)? {
+            Waited::Started(start) => return Ok(*start),
+            Waited::NotYet(not_yet) => {
+                tracing::warn!("waiting for peers: a majority of the voters must be there");
+                starting = not_yet;
+            }
+        }
+    }
 }
 
 /// Brings every partition of this node to where its acknowledged records end.
@@ -300,9 +357,9 @@ fn subscribe(
     inbox: &InboxSender<ShardEvent>,
 ) -> Result<(), ControlError> {
     let inbox = inbox.clone();
-    let sink = move |committed| {
+    let sink = move |update| {
         // A shard that has ended needs to know nothing more.
-        drop(inbox.send(ShardEvent::Committed(committed)));
+        drop(inbox.send(ShardEvent::Metadata(update)));
     };
     control.subscribe(applied, Box::new(sink))
 }

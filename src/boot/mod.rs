@@ -23,7 +23,7 @@ pub use signals::{StopSignal, stop_signals};
 use chronik_tuning::limits::{LimitError, check_io_uring, raise_open_files};
 
 use crate::config::NodeConfig;
-use crate::control::{IdentityError, NodeIdentity};
+use crate::control::{Founding, IdentityError, NodeIdentity};
 
 /// Why the server does not start.
 #[derive(Debug, thiserror::Error)]
@@ -91,7 +91,11 @@ pub fn claim(config: &NodeConfig) -> Result<Claim, BootError> {
     raise_open_files()
         .map_err(|source| BootError::System { what: "raising the limit of open files", source })?;
     let lock = DirectoryLock::acquire(&config.data_dir)?;
-    let identity = NodeIdentity::establish(&config.data_dir, config.node_id)?;
+    let founding = match config.peers {
+        None => Founding::Alone,
+        Some(_) => Founding::WithPeers,
+    };
+    let identity = NodeIdentity::establish(&config.data_dir, config.node_id, founding)?;
     if !config.accept_data_loss {
         check_metadata_present(&config.data_dir)?;
     }

@@ -3,9 +3,11 @@
 use std::sync::Arc;
 
 use chronik_shards::format::metadata_command::MetadataCommand;
-use chronik_shards::machine::metadata::{ApplyOutcome, Rejection};
+use chronik_shards::machine::metadata::{ApplyOutcome, MetadataImage, Rejection};
+use chronik_shards::model::NodeId;
 use crossbeam::channel::{Sender, TrySendError, bounded};
 
+use super::peer_message::{Delivery, PeerMessage};
 use super::{COMMAND_BYTES_MAX, PROPOSALS_MAX};
 
 /// A command with its place in the log.
@@ -17,9 +19,18 @@ pub struct CommittedCommand {
     pub command: MetadataCommand,
 }
 
-/// Takes committed commands for a shard, in log order. Runs on the control thread: it may hand the
-/// command over and must not block.
-pub type MetadataSink = Box<dyn Fn(Arc<CommittedCommand>) + Send>;
+/// What a shard is told of the metadata.
+#[derive(Clone, Debug)]
+pub enum MetadataUpdate {
+    /// The next command.
+    Command(Arc<CommittedCommand>),
+    /// All of it: the commands up to here are no longer at hand.
+    Image(Arc<MetadataImage>),
+}
+
+/// Takes what is committed for a shard, in log order. Runs on the control thread: it may hand the
+/// update over and must not block.
+pub type MetadataSink = Box<dyn Fn(MetadataUpdate) + Send>;
 
 /// Takes a proposal's answer, once. Runs on the control thread, or on the proposer's when the
 /// proposal was refused at once; it may hand the answer over and must not block.
@@ -34,25 +45,53 @@ pub enum ControlError {
     /// Retry: the queue is full. The command was not proposed.
     #[error("{PROPOSALS_MAX} metadata changes are waiting")]
     Busy,
-    /// Retry elsewhere: this node does not lead the control plane. The command was not proposed.
-    #[error("this node does not lead the control plane")]
-    NotController,
+    /// Retry: no controller was found in time. The command may have been committed nevertheless.
+    #[error("no controller has taken the change in time; it may have been made nevertheless")]
+    TimedOut,
+    /// Look: the command was committed while this node was behind, and what came of it was not told.
+    #[error("the change was committed while this node was behind: look at the metadata")]
+    OutcomeUnknown,
     /// Reject: larger than any command may be.
     #[error("a metadata command of {0} bytes: {COMMAND_BYTES_MAX} are allowed")]
     TooLarge(usize),
     /// Stop: the control plane has ended. The command may have been committed.
     #[error("the control plane has stopped")]
     Stopped,
-    /// Start again from a newer image: the commands after the given one are compacted away.
-    #[error("the log after index {0} is compacted")]
-    Compacted(u64),
 }
 
 /// What the control thread is asked.
 pub(super) enum Request {
-    Propose { command: Vec<u8>, reply: ReplyOnce },
-    Subscribe { after: u64, sink: MetadataSink, reply: Sender<Result<(), ControlError>> },
-    Stop,
+    Propose {
+        command: Vec<u8>,
+        reply: ReplyOnce,
+    },
+    Subscribe {
+        after: u64,
+        sink: MetadataSink,
+        reply: Sender<()>,
+    },
+    /// The node's partitions are open: it may lead.
+    Ready,
+    /// From a peer that has shown who it is.
+    Peer {
+        from: NodeId,
+        connection: u64,
+        message: PeerMessage,
+    },
+    /// A peer has connected; what an earlier connection of it still holds is void.
+    Connected {
+        peer: NodeId,
+        connection: u64,
+    },
+    /// What became of messages to a peer.
+    Delivery {
+        to: NodeId,
+        report: Delivery,
+    },
+    /// End; a controller first has another one take over, if that is asked for.
+    Stop {
+        hand_over: bool,
+    },
 }
 
 /// An answer that is given exactly once: whoever drops it unanswered says "stopped".
@@ -139,22 +178,31 @@ impl ControlHandle {
         answered.recv().unwrap_or(Err(ControlError::Stopped))
     }
 
-    /// Has `sink` called with every command after log index `after`, those already committed first.
-    /// Waits until that is arranged: for start-up, never on a shard.
+    /// Has `sink` called with every command after log index `after`, those already committed first, or
+    /// the whole image where they are no longer at hand. Waits until that is arranged: for start-up,
+    /// never on a shard.
     ///
     /// # Errors
-    /// [`ControlError::Compacted`] when the commands after `after` are no longer at hand,
     /// [`ControlError::Stopped`].
     pub fn subscribe(&self, after: u64, sink: MetadataSink) -> Result<(), ControlError> {
         let (reply, arranged) = bounded(1);
         self.queue
             .send(Request::Subscribe { after, sink, reply })
             .map_err(|_| ControlError::Stopped)?;
-        arranged.recv().unwrap_or(Err(ControlError::Stopped))
+        arranged.recv().map_err(|_| ControlError::Stopped)
+    }
+
+    /// Says that this node's partitions are open and that it can lead some. Before that the controller
+    /// leaves it fenced.
+    ///
+    /// # Errors
+    /// [`ControlError::Stopped`].
+    pub fn ready(&self) -> Result<(), ControlError> {
+        self.queue.send(Request::Ready).map_err(|_| ControlError::Stopped)
     }
 
     /// Waits for room in the queue; a thread that has ended needs no telling.
-    pub(super) fn send_stop(&self) {
-        let _ = self.queue.send(Request::Stop);
+    pub(super) fn send_stop(&self, hand_over: bool) {
+        let _ = self.queue.send(Request::Stop { hand_over });
     }
 }

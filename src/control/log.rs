@@ -5,10 +5,12 @@
 //! below the snapshot stay in memory only, for subscribers · what the watermark says is committed is
 //! in the log, or the log is refused.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::path::Path;
 
 use super::engine_files::find_unsafe_header;
+use super::member::MemberLog;
+use super::members::{Members, raft_id};
 use super::watermark::Watermark;
 use chronik_shards::model::NodeId;
 use raft::eraftpb::{ConfState, Entry, HardState, Snapshot};
@@ -38,6 +40,19 @@ pub enum LogError {
         directory: String,
         /// The reason.
         source: std::io::Error,
+    },
+    /// It is of another group of nodes.
+    #[error(
+        "the metadata log in {directory} belongs to nodes {found}, and this node is started with nodes \
+         {expected}: start it with the peers it had"
+    )]
+    OtherMembers {
+        /// Where.
+        directory: String,
+        /// In the log.
+        found: Members,
+        /// As configured.
+        expected: Members,
     },
     /// What is there contradicts itself.
     #[error("the metadata log in {directory} is damaged: {reason}")]
@@ -74,12 +89,12 @@ pub(super) struct RaftLog {
 }
 
 impl RaftLog {
-    /// Opens the log in `directory`; a new one has `node_id` as its only voter.
+    /// Opens the log in `directory`; a new one belongs to `members`, and another one's is refused.
     ///
     /// A log that ends before what was committed is refused, unless `accept_data_loss` is set.
     pub(super) fn open(
         directory: &Path,
-        node_id: NodeId,
+        members: &Members,
         accept_data_loss: bool,
     ) -> Result<Self, LogError> {
         let name = directory.display().to_string();
@@ -102,7 +117,7 @@ impl RaftLog {
             Some(snapshot) => snapshot,
             None if committed == 0 || accept_data_loss => {
                 Watermark::create(directory, 0).map_err(inaccessible)?;
-                let snapshot = first_snapshot(node_id);
+                let snapshot = first_snapshot(members);
                 let mut batch = LogBatch::default();
                 batch.put_message(GROUP, SNAPSHOT.to_vec(), &snapshot).map_err(failed)?;
                 engine.write(&mut batch, true).map_err(failed)?;
@@ -110,6 +125,11 @@ impl RaftLog {
             }
             None => return Err(damaged("it has no snapshot".to_owned())),
         };
+        let found = Members::of(snapshot.get_metadata().get_conf_state());
+        if found != *members {
+            let (directory, expected) = (name.clone(), members.clone());
+            return Err(LogError::OtherMembers { directory, found, expected });
+        }
         let start = (snapshot.get_metadata().index, snapshot.get_metadata().term);
         let tail = read_tail(&engine, start.0).map_err(failed)?;
         if let Some((entry, due)) = tail.iter().zip(start.0 + 1..).find(|(e, due)| e.index != *due)
@@ -138,6 +158,8 @@ impl RaftLog {
                 return Err(damaged(format!("it ends at {end} and {committed} was committed")));
             }
         };
+        // The file is newer than what the engine says: that goes there with the next entries only.
+        hard_state.commit = hard_state.commit.max(watermark.committed());
         Ok(Self {
             directory: name,
             engine,
@@ -150,33 +172,27 @@ impl RaftLog {
         })
     }
 
-    /// The bytes of the image in the snapshot; empty for a new log.
-    pub(super) fn snapshot_data(&self) -> &[u8] {
-        self.snapshot.get_data()
-    }
-
-    /// Index of the last entry that is in the snapshot.
-    pub(super) fn snapshot_index(&self) -> u64 {
-        self.snapshot.get_metadata().index
-    }
-
-    /// Entries and bytes above the snapshot.
-    pub(super) fn since_snapshot(&self) -> (u64, usize) {
-        (self.end() - self.snapshot_index(), self.bytes_since_snapshot)
-    }
-
     /// Entries `after + 1 ..= through`, or `None` when some are compacted away.
-    pub(super) fn entries_after(
-        &self,
-        after: u64,
-        through: u64,
-    ) -> Option<impl Iterator<Item = &Entry>> {
+    fn entries_after(&self, after: u64, through: u64) -> Option<impl Iterator<Item = &Entry>> {
         let skipped = usize::try_from(after.checked_sub(self.before_tail.0)?).ok()?;
         Some(self.tail.iter().skip(skipped).take_while(move |entry| entry.index <= through))
     }
 
-    /// Makes entries and hard state durable. Entries replace those of the same or higher index.
-    pub(super) fn persist(
+    fn snapshot_index(&self) -> u64 {
+        self.snapshot.get_metadata().index
+    }
+
+    fn end(&self) -> u64 {
+        self.before_tail.0 + self.tail.len() as u64
+    }
+
+    fn failed(&self, source: raft_engine::Error) -> LogError {
+        LogError::Engine { directory: self.directory.clone(), source }
+    }
+}
+
+impl MemberLog for RaftLog {
+    fn persist(
         &mut self,
         entries: &[Entry],
         hard_state: Option<&HardState>,
@@ -207,8 +223,7 @@ impl RaftLog {
         Ok(())
     }
 
-    /// Notes what is committed, durably: from here on its loss is damage and not a torn write.
-    pub(super) fn commit_to(&mut self, index: u64) -> Result<(), LogError> {
+    fn commit_to(&mut self, index: u64) -> Result<(), LogError> {
         self.hard_state.commit = self.hard_state.commit.max(index);
         let directory = &self.directory;
         self.watermark
@@ -216,14 +231,33 @@ impl RaftLog {
             .map_err(|source| LogError::Files { directory: directory.clone(), source })
     }
 
-    /// Replaces everything through `index` by a snapshot with `data`, and frees its files. The last
-    /// `kept` of the entries stay in memory.
-    pub(super) fn compact(
+    fn install(
         &mut self,
-        index: u64,
-        data: Vec<u8>,
-        kept: usize,
+        snapshot: &Snapshot,
+        hard_state: Option<&HardState>,
     ) -> Result<(), LogError> {
+        let (index, term) = (snapshot.get_metadata().index, snapshot.get_metadata().term);
+        assert!(index > self.snapshot_index(), "raft takes newer snapshots only");
+        let mut hard_state = hard_state.unwrap_or(&self.hard_state).clone();
+        hard_state.commit = hard_state.commit.max(index);
+        // One batch, as in a compaction. Entries beyond the snapshot go too: raft takes a snapshot only
+        // where its log says something else.
+        let mut batch = LogBatch::default();
+        batch.put_message(GROUP, HARD_STATE.to_vec(), &hard_state).map_err(|e| self.failed(e))?;
+        batch.put_message(GROUP, SNAPSHOT.to_vec(), snapshot).map_err(|e| self.failed(e))?;
+        batch.add_command(GROUP, Command::Compact { index: self.end().max(index) + 1 });
+        self.engine.write(&mut batch, true).map_err(|e| self.failed(e))?;
+        self.engine.purge_expired_files().map_err(|e| self.failed(e))?;
+
+        self.hard_state = hard_state;
+        self.snapshot = snapshot.clone();
+        self.before_tail = (index, term);
+        self.tail.clear();
+        self.bytes_since_snapshot = 0;
+        Ok(())
+    }
+
+    fn compact(&mut self, index: u64, data: Vec<u8>, kept: usize) -> Result<(), LogError> {
         let term = self.term(index).expect("a snapshot is taken of an applied entry");
         let mut snapshot = Snapshot::default();
         snapshot.set_data(data.into());
@@ -256,12 +290,16 @@ impl RaftLog {
         Ok(())
     }
 
-    fn end(&self) -> u64 {
-        self.before_tail.0 + self.tail.len() as u64
+    fn since_snapshot(&self) -> (u64, usize) {
+        (self.end() - self.snapshot_index(), self.bytes_since_snapshot)
     }
 
-    fn failed(&self, source: raft_engine::Error) -> LogError {
-        LogError::Engine { directory: self.directory.clone(), source }
+    fn last_snapshot(&self) -> (u64, &[u8]) {
+        (self.snapshot_index(), self.snapshot.get_data())
+    }
+
+    fn entries_between(&self, after: u64, through: u64) -> Option<Vec<Entry>> {
+        Some(self.entries_after(after, through)?.cloned().collect())
     }
 }
 
@@ -290,17 +328,16 @@ fn read_tail(engine: &Engine, snapshot_index: u64) -> raft_engine::Result<Vec<En
 }
 
 /// Of a log that nothing was written to: it says who votes.
-fn first_snapshot(node_id: NodeId) -> Snapshot {
-    let mut conf_state = ConfState::default();
-    conf_state.voters.push(raft_id(node_id));
+pub(super) fn first_snapshot(members: &Members) -> Snapshot {
+    let ids = |nodes: &BTreeSet<NodeId>| nodes.iter().map(|node| raft_id(*node)).collect();
+    let conf_state = ConfState {
+        voters: ids(&members.voters),
+        learners: ids(&members.learners),
+        ..ConfState::default()
+    };
     let mut snapshot = Snapshot::default();
     snapshot.mut_metadata().set_conf_state(conf_state);
     snapshot
-}
-
-/// raft's name for a node. Zero means nobody there, so ids are shifted by one.
-pub(super) fn raft_id(node_id: NodeId) -> u64 {
-    u64::try_from(node_id.0).expect("node ids are not negative") + 1
 }
 
 fn entry_bytes(entry: &Entry) -> usize {

@@ -1,248 +1,364 @@
-//! The control thread: proposals in, durable log entries, committed commands out.
-//!
-//! Order, for every entry: on disk, then applied to the image, then handed to every sink, then the
-//! proposer's answer. So a client that has its answer finds its topic queued on every shard.
+//! The control thread: it feeds the member with requests, messages and ticks, and ends the process when
+//! the log cannot be kept.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use chronik_shards::format::metadata_command::{MetadataCommand, RegisterBroker};
-use chronik_shards::format::metadata_frame::MetadataFormatError;
+use chronik_shards::format::metadata_command::RegisterBroker;
+use chronik_shards::machine::controller::ControllerSettings;
 use chronik_shards::machine::metadata::{ApplyOutcome, MetadataImage};
-use chronik_shards::model::BrokerEpoch;
-use crossbeam::channel::{Receiver, bounded};
-use raft::eraftpb::{Entry, EntryType};
-use raft::{RawNode, StateRole};
+use chronik_shards::model::{BrokerEpoch, MonotonicMicros, NodeId};
+use crossbeam::channel::{Receiver, Sender, bounded};
 
-use super::handle::{CommittedCommand, ControlError, MetadataSink, ReplyOnce, Request};
-use super::identity::random_bytes;
-use super::log::{LogError, RaftLog, raft_id};
-use super::{CompactionPolicy, ControlConfig, ControlStartError, PROPOSALS_MAX, log_bridge};
+use super::acquaintance::Acquaintance;
+use super::handle::{ControlError, ReplyOnce, Request};
+use super::identity::{NodeIdentity, random_bytes};
+use super::log::{LogError, RaftLog};
+use super::member::{ControlFailure, Member, MemberConfig};
+use super::members::Members;
+use super::peer_message::{Delivery, PeerMessage};
+use super::transport::Transport;
+use super::{ClusterConfig, ClusterTiming, ControlConfig, ControlStartError, PROPOSALS_MAX};
+
+/// After so long a command of the controller that seems to be without effect is proposed again.
+const CONTROLLER_RETRY_MS: u64 = 500;
+/// How long a controller that stops waits for another one to take over.
+const HAND_OVER_PATIENCE: Duration = Duration::from_millis(500);
+
+/// What a node knows when it has started.
+pub(super) struct Starting {
+    pub(super) image: MetadataImage,
+    pub(super) broker_epoch: BrokerEpoch,
+    /// Of a node with peers: what they have agreed on.
+    pub(super) cluster_id: Option<String>,
+}
 
 /// The state of the control thread.
 pub(super) struct ControlNode {
-    raft: RawNode<RaftLog>,
-    image: MetadataImage,
-    sinks: Vec<MetadataSink>,
-    /// Of this process: tells its proposals from those of earlier ones that are still in the log.
-    incarnation: [u8; 16],
-    next_proposal: u64,
-    waiting: BTreeMap<u64, ReplyOnce>,
-    compaction: CompactionPolicy,
+    member: Member<RaftLog>,
+    cluster: Option<Cluster>,
+    begun: Instant,
+    /// What becomes of this node's registration.
+    registered: Receiver<Result<ApplyOutcome, ControlError>>,
+}
+
+/// What a node with peers has beside.
+struct Cluster {
+    transport: Transport,
+    acquaintance: Arc<Acquaintance>,
+    identity: NodeIdentity,
+    data_dir: PathBuf,
+    tick: Duration,
+    next_tick: Instant,
+    /// The newest connection of each peer.
+    connections: BTreeMap<NodeId, u64>,
+    /// Up to where the metadata were looked at for what they say of the peers.
+    looked: u64,
+    /// Nodes that were registered then.
+    registered: BTreeSet<NodeId>,
+}
+
+/// Whether the thread goes on.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Next {
+    Serve,
+    Stop { hand_over: bool },
 }
 
 impl ControlNode {
-    /// Opens the log, becomes leader, applies everything and registers this node.
-    pub(super) fn open(config: &ControlConfig) -> Result<(Self, BrokerEpoch), ControlStartError> {
-        let log = RaftLog::open(&config.directory, config.node_id, config.accept_data_loss)?;
-        let image = match log.snapshot_data() {
-            [] => MetadataImage::default(),
-            data => MetadataImage::decode(data).map_err(|error| unreadable(config, &error))?,
-        };
-        if image.applied() != log.snapshot_index() {
-            let reason = format!(
-                "the snapshot at {} holds an image at {}",
-                log.snapshot_index(),
-                image.applied()
-            );
-            return Err(damaged(config, reason).into());
-        }
-        let raft_config = raft::Config {
-            id: raft_id(config.node_id),
-            applied: image.applied(),
-            max_size_per_msg: 1 << 20,
-            ..raft::Config::default()
-        };
-        let raft = RawNode::new(&raft_config, log, &log_bridge::logger())?;
-        let mut node = Self {
-            raft,
-            image,
-            sinks: Vec::new(),
-            incarnation: random_bytes()
-                .map_err(|error| ControlStartError::Thread(error.to_string()))?,
-            next_proposal: 0,
-            waiting: BTreeMap::new(),
+    /// Opens the log and begins to register this node. Alone it is registered when this returns; with
+    /// peers the thread must run for that.
+    pub(super) fn open(
+        config: &ControlConfig,
+        queue: Option<&Sender<Request>>,
+    ) -> Result<Self, ControlStartError> {
+        let unnamed = |error: std::io::Error| ControlStartError::Thread(error.to_string());
+        let peers = config.cluster.iter().flat_map(|cluster| cluster.peers.keys().copied());
+        let members = Members::founding(peers.chain([config.node_id]));
+        let log = RaftLog::open(&config.directory, &members, config.accept_data_loss)?;
+        let incarnation = random_bytes().map_err(unnamed)?;
+        let named = config.identity.cluster_id_bytes();
+        let cluster_id = named.map_or_else(random_bytes, Ok).map_err(unnamed)?;
+        let member_config = MemberConfig {
+            members: members.clone(),
+            registration: registration(config, incarnation, &members),
             compaction: config.compaction,
+            controller: controller_settings(config.cluster.as_ref(), cluster_id),
         };
-        // Alone there is nobody to wait for: the only voter elects itself at once.
-        node.raft.campaign()?;
-        node.drive().map_err(|error| error.at_start(config))?;
-        assert_eq!(node.raft.raft.state, StateRole::Leader, "the only voter leads");
-        let broker_epoch = node.register(config)?;
-        Ok((node, broker_epoch))
-    }
-
-    pub(super) fn image(&self) -> &MetadataImage {
-        &self.image
-    }
-
-    /// Serves requests until told to stop or until nobody can ask any more.
-    pub(super) fn serve(&mut self, requests: &Receiver<Request>) {
-        while let Ok(request) = requests.recv() {
-            let mut running = self.take(request);
-            // What has gathered meanwhile shares one write.
-            for request in requests.try_iter().take(PROPOSALS_MAX) {
-                running &= self.take(request);
+        let mut member =
+            Member::open(member_config, log).map_err(|error| at_start(error, config))?;
+        let cluster = match (&config.cluster, queue) {
+            (None, _) | (_, None) => {
+                member.lead_alone().map_err(|error| at_start(error, config))?;
+                None
             }
-            if let Err(failure) = self.drive() {
+            (Some(cluster), Some(queue)) => {
+                let (node, directory) = (config.node_id, config.identity.directory_id);
+                let acquaintance = Acquaintance::new(node, directory, incarnation, members, named);
+                // Before anybody is listened to: what is committed says who is to be listened to.
+                member.replay().map_err(|error| at_start(error, config))?;
+                let mut cluster =
+                    Cluster::start(cluster, &config.identity, acquaintance, queue, member.image())?;
+                cluster.follow(member.image()).map_err(|error| at_start(error, config))?;
+                Some(cluster)
+            }
+        };
+        let (answer, registered) = bounded(1);
+        let reply = ReplyOnce::new(Box::new(move |result| drop(answer.send(result))));
+        let mut node = Self { member, cluster, begun: Instant::now(), registered };
+        node.member.register(node.now(), reply);
+        node.turn().map_err(|error| at_start(error, config))?;
+        Ok(node)
+    }
+
+    /// Serves requests until told to stop or until nobody can ask any more; says when this node is
+    /// registered.
+    pub(super) fn run(
+        mut self,
+        requests: Receiver<Request>,
+        report: &Sender<Result<Starting, ControlStartError>>,
+        config: &ControlConfig,
+    ) {
+        let mut started = false;
+        loop {
+            if !started && let Some(starting) = self.starting() {
+                started = starting.is_ok();
+                // Nobody listens when the starter gave up; then the queue is closed as well.
+                let _ = report.send(starting);
+                if !started {
+                    break;
+                }
+            }
+            let next = self.await_requests(&requests);
+            if let Err(failure) = self.turn() {
+                if !started {
+                    let _ = report.send(Err(at_start(failure, config)));
+                    break;
+                }
                 // Nothing may be acknowledged any more, and a write that failed once must not be
                 // tried again: the kernel may have dropped its pages.
                 tracing::error!("{failure}; stopping the process");
                 std::process::abort();
             }
-            if !running {
+            if let Next::Stop { hand_over } = next {
+                if hand_over {
+                    self.hand_over(&requests);
+                }
+                break;
+            }
+        }
+        // First the queue: whoever waits for room in it must not be waited for.
+        drop(requests);
+        if let Some(cluster) = self.cluster {
+            cluster.transport.stop();
+        }
+    }
+
+    /// What the starter is told, when it is time.
+    fn starting(&self) -> Option<Result<Starting, ControlStartError>> {
+        if let Ok(Err(error)) = self.registered.try_recv() {
+            return Some(Err(ControlStartError::Registration(error)));
+        }
+        let broker_epoch = self.member.broker_epoch()?;
+        let cluster_id = match &self.cluster {
+            Some(cluster) => Some(cluster.identity.cluster_id.clone()?),
+            None => None,
+        };
+        let image = self.member.image().clone();
+        Some(Ok(Starting { image, broker_epoch, cluster_id }))
+    }
+
+    fn now(&self) -> MonotonicMicros {
+        let micros = self.begun.elapsed().as_micros();
+        MonotonicMicros(u64::try_from(micros).unwrap_or(u64::MAX))
+    }
+
+    /// Takes what there is, or waits for it until the next tick.
+    fn await_requests(&mut self, requests: &Receiver<Request>) -> Next {
+        let first = match &self.cluster {
+            None => requests.recv().map_err(|_| ()),
+            Some(cluster) => match requests.recv_deadline(cluster.next_tick) {
+                Ok(request) => Ok(request),
+                Err(error) if error.is_timeout() => return Next::Serve,
+                Err(_) => Err(()),
+            },
+        };
+        let Ok(first) = first else { return Next::Stop { hand_over: true } };
+        let mut next = self.take(first);
+        // What has gathered meanwhile shares one write.
+        for request in requests.try_iter().take(PROPOSALS_MAX) {
+            if let stop @ Next::Stop { .. } = self.take(request) {
+                next = stop;
+            }
+        }
+        next
+    }
+
+    fn take(&mut self, request: Request) -> Next {
+        let now = self.now();
+        match request {
+            Request::Propose { command, reply } => self.member.propose(now, command, reply),
+            Request::Subscribe { after, sink, reply } => {
+                self.member.subscribe(after, sink);
+                // The starter may have given up waiting.
+                let _ = reply.send(());
+            }
+            Request::Ready => self.member.set_ready(),
+            Request::Connected { peer, connection } => {
+                if let Some(cluster) = &mut self.cluster {
+                    cluster.transport.knock(peer);
+                    let newest = cluster.connections.entry(peer).or_default();
+                    *newest = connection.max(*newest);
+                }
+            }
+            Request::Peer { from, connection, message } => {
+                let newest =
+                    self.cluster.as_ref().and_then(|cluster| cluster.connections.get(&from));
+                // What an earlier connection still holds may be of an earlier process.
+                if newest == Some(&connection) {
+                    self.member.step(now, from, message);
+                }
+            }
+            Request::Delivery { to, report } => self.member.report(to, report),
+            Request::Stop { hand_over } => return Next::Stop { hand_over },
+        }
+        Next::Serve
+    }
+
+    /// Ticks when it is time, performs what is to be done, and follows what the metadata say of the peers.
+    fn turn(&mut self) -> Result<(), ControlFailure> {
+        let now = self.now();
+        let Some(cluster) = &mut self.cluster else {
+            return self.member.drive(now, &mut |_, _| unreachable!("there is nobody to write to"));
+        };
+        let mut undelivered: Vec<(NodeId, Delivery)> = Vec::new();
+        let transport = &cluster.transport;
+        let mut send = |to: NodeId, message: PeerMessage| {
+            undelivered.extend(transport.send(to, message).map(|delivery| (to, delivery)));
+        };
+        if Instant::now() >= cluster.next_tick {
+            // One, however late: a process that was stopped for a while has not heard of its peers in
+            // between, and must hear of them before it draws conclusions.
+            cluster.next_tick = Instant::now() + cluster.tick;
+            self.member.tick(now, &mut send);
+        }
+        self.member.drive(now, &mut send)?;
+        for (to, delivery) in undelivered {
+            self.member.report(to, delivery);
+        }
+        cluster.follow(self.member.image())
+    }
+
+    /// A controller that stops has another one take over, so that nobody need find out.
+    fn hand_over(&mut self, requests: &Receiver<Request>) {
+        if self.cluster.is_none() || !self.member.hand_over() {
+            return;
+        }
+        let deadline = Instant::now() + HAND_OVER_PATIENCE;
+        while self.member.leads() && Instant::now() < deadline {
+            let _ = self.await_requests(requests);
+            if let Err(failure) = self.turn() {
+                tracing::error!("{failure}; the controller stops without a successor");
                 return;
             }
         }
     }
+}
 
-    /// Whether to go on.
-    fn take(&mut self, request: Request) -> bool {
-        match request {
-            Request::Propose { command, reply } => self.propose(command, reply),
-            Request::Subscribe { after, sink, reply } => {
-                // The starter may have given up waiting.
-                let _ = reply.send(self.subscribe(after, sink));
-            }
-            Request::Stop => return false,
-        }
-        true
+impl Cluster {
+    fn start(
+        config: &ClusterConfig,
+        identity: &NodeIdentity,
+        acquaintance: Acquaintance,
+        queue: &Sender<Request>,
+        image: &MetadataImage,
+    ) -> Result<Self, ControlStartError> {
+        acquaintance.learn(directories(image));
+        let acquaintance = Arc::new(acquaintance);
+        let peers = config.peers.iter().map(|(node, address)| (*node, address.clone()));
+        let transport = Transport::start(config.listen, peers, &acquaintance, queue)
+            .map_err(|source| ControlStartError::Listen { address: config.listen, source })?;
+        Ok(Self {
+            transport,
+            acquaintance,
+            identity: identity.clone(),
+            data_dir: config.data_dir.clone(),
+            tick: config.timing.tick,
+            next_tick: Instant::now() + config.timing.tick,
+            connections: BTreeMap::new(),
+            looked: 0,
+            registered: BTreeSet::new(),
+        })
     }
 
-    fn propose(&mut self, command: Vec<u8>, reply: ReplyOnce) {
-        let id = self.next_proposal;
-        self.next_proposal += 1;
-        let mut context = self.incarnation.to_vec();
-        context.extend_from_slice(&id.to_le_bytes());
-        match self.raft.propose(context, command) {
-            Ok(()) => drop(self.waiting.insert(id, reply)),
-            Err(_) => reply.answer(Err(ControlError::NotController)),
-        }
-    }
-
-    fn subscribe(&mut self, after: u64, sink: MetadataSink) -> Result<(), ControlError> {
-        let missed = self
-            .raft
-            .store()
-            .entries_after(after, self.image.applied())
-            .ok_or(ControlError::Compacted(after))?;
-        for entry in missed.filter(|entry| is_command(entry)) {
-            let command = MetadataCommand::decode(&entry.data)
-                .expect("an applied entry decoded when it was applied");
-            sink(Arc::new(CommittedCommand { index: entry.index, command }));
-        }
-        self.sinks.push(sink);
-        Ok(())
-    }
-
-    /// Performs what raft wants done until it wants nothing.
-    fn drive(&mut self) -> Result<(), ControlFailure> {
-        while self.raft.has_ready() {
-            let mut ready = self.raft.ready();
-            // Messages would leave here, before the write; those of `persisted_messages` after it.
-            assert!(ready.messages().is_empty(), "a lone voter has nobody to write to");
-            assert_eq!(ready.snapshot().get_metadata().index, 0, "nor gets snapshots");
-            let sync = ready.must_sync();
-            self.raft.mut_store().persist(ready.entries(), ready.hs(), sync)?;
-            assert!(ready.persisted_messages().is_empty(), "a lone voter has nobody to write to");
-            self.apply(&ready.take_committed_entries())?;
-
-            let mut light = self.raft.advance(ready);
-            assert!(light.messages().is_empty(), "a lone voter has nobody to write to");
-            self.apply(&light.take_committed_entries())?;
-            self.raft.advance_apply();
-        }
-        self.compact_if_due()
-    }
-
-    fn apply(&mut self, entries: &[Entry]) -> Result<(), ControlFailure> {
-        if let Some(last) = entries.last() {
-            self.raft.mut_store().commit_to(last.index)?;
-        }
-        for entry in entries {
-            if !is_command(entry) {
-                // A new leader's empty entry.
-                self.image.skip(entry.index);
-                continue;
-            }
-            let command = MetadataCommand::decode(&entry.data)
-                .map_err(|error| ControlFailure::Unreadable { index: entry.index, error })?;
-            let applied = self.image.apply(entry.index, &command);
-            let committed = Arc::new(CommittedCommand { index: entry.index, command });
-            for sink in &self.sinks {
-                sink(Arc::clone(&committed));
-            }
-            if let Some(reply) = self.own_proposal(entry).and_then(|id| self.waiting.remove(&id)) {
-                reply.answer(applied.outcome.map_err(ControlError::from));
-            }
-        }
-        Ok(())
-    }
-
-    /// The number of this process's proposal that became `entry`.
-    fn own_proposal(&self, entry: &Entry) -> Option<u64> {
-        let id = entry.context.strip_prefix(&self.incarnation)?;
-        Some(u64::from_le_bytes(id.try_into().ok()?))
-    }
-
-    fn compact_if_due(&mut self) -> Result<(), ControlFailure> {
-        let (entries, bytes) = self.raft.store().since_snapshot();
-        if entries < self.compaction.entries as u64 && bytes < self.compaction.bytes {
+    /// The cluster's name goes into the data directory; nodes are held to theirs.
+    fn follow(&mut self, image: &MetadataImage) -> Result<(), ControlFailure> {
+        if image.applied() == self.looked {
             return Ok(());
         }
-        let index = self.image.applied();
-        let data = self.image.encode();
-        self.raft.mut_store().compact(index, data, self.compaction.kept_entries)?;
+        self.looked = image.applied();
+        if let Some(cluster_id) = image.cluster_id() {
+            self.identity.join(&self.data_dir, cluster_id)?;
+            self.acquaintance.joined(cluster_id);
+        }
+        let registered: BTreeSet<NodeId> = image.brokers().map(|(node, _)| node).collect();
+        for node in self.registered.difference(&registered) {
+            self.acquaintance.forget(*node);
+        }
+        self.registered = registered;
+        self.acquaintance.learn(directories(image));
         Ok(())
     }
+}
 
-    /// A new incarnation of this node: its leader epochs grow.
-    fn register(&mut self, config: &ControlConfig) -> Result<BrokerEpoch, ControlStartError> {
-        let command = MetadataCommand::RegisterBroker(RegisterBroker {
-            node_id: config.node_id,
-            incarnation: self.incarnation,
-            shards: config.shards,
-            host: config.advertised_host.clone(),
-            port: config.advertised_port,
-        });
-        let (answer, answered) = bounded(1);
-        let reply = ReplyOnce::new(Box::new(move |result| drop(answer.send(result))));
-        self.propose(command.encode(), reply);
-        self.drive().map_err(|error| error.at_start(config))?;
-        match answered.try_recv().unwrap_or(Err(ControlError::Stopped)) {
-            Ok(ApplyOutcome::BrokerRegistered { broker_epoch }) => Ok(broker_epoch),
-            Ok(other) => unreachable!("a registration is answered with {other:?}"),
-            Err(error) => Err(ControlStartError::Registration(error)),
-        }
+/// With which data directory each node is registered.
+fn directories(image: &MetadataImage) -> impl Iterator<Item = (NodeId, [u8; 16])> {
+    image.brokers().map(|(node, broker)| (node, broker.directory_id))
+}
+
+fn registration(
+    config: &ControlConfig,
+    incarnation: [u8; 16],
+    members: &Members,
+) -> RegisterBroker {
+    RegisterBroker {
+        node_id: config.node_id,
+        incarnation,
+        shards: config.shards,
+        host: config.advertised_host.clone(),
+        port: config.advertised_port,
+        directory_id: config.identity.directory_id,
+        rack: config.rack.clone(),
+        // Alone there is nobody who would unfence it, and nobody else who could lead.
+        fenced: !members.is_lone(),
     }
 }
 
-fn is_command(entry: &Entry) -> bool {
-    entry.get_entry_type() == EntryType::EntryNormal && !entry.data.is_empty()
-}
-
-/// Stop: the log cannot be written, or holds something that this release cannot apply.
-#[derive(Debug, thiserror::Error)]
-enum ControlFailure {
-    #[error(transparent)]
-    Log(#[from] LogError),
-    #[error("entry {index} of the metadata log: {error}")]
-    Unreadable { index: u64, error: MetadataFormatError },
-}
-
-impl ControlFailure {
-    fn at_start(self, config: &ControlConfig) -> ControlStartError {
-        match self {
-            Self::Log(error) => error.into(),
-            Self::Unreadable { .. } => damaged(config, self.to_string()).into(),
-        }
+fn controller_settings(
+    cluster: Option<&ClusterConfig>,
+    cluster_id: [u8; 16],
+) -> ControllerSettings {
+    let timing = cluster.map_or_else(ClusterTiming::default, |cluster| cluster.timing);
+    let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+    ControllerSettings {
+        session_ms: millis(timing.session),
+        retry_ms: CONTROLLER_RETRY_MS,
+        balance_interval_ms: millis(timing.balance_interval),
+        cluster_configs: cluster.map(|cluster| cluster.defaults.clone()).unwrap_or_default(),
+        cluster_id,
     }
 }
 
-fn unreadable(config: &ControlConfig, error: &MetadataFormatError) -> LogError {
-    damaged(config, format!("its snapshot: {error}"))
-}
-
-fn damaged(config: &ControlConfig, reason: String) -> LogError {
-    LogError::Damaged { directory: config.directory.display().to_string(), reason }
+fn at_start(failure: ControlFailure, config: &ControlConfig) -> ControlStartError {
+    match failure {
+        ControlFailure::Log(error) => error.into(),
+        ControlFailure::Raft(error) => error.into(),
+        ControlFailure::Identity(error) => error.into(),
+        failure @ (ControlFailure::Unreadable { .. } | ControlFailure::Snapshot { .. }) => {
+            let directory = config.directory.display().to_string();
+            LogError::Damaged { directory, reason: failure.to_string() }.into()
+        }
+    }
 }

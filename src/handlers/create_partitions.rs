@@ -11,7 +11,7 @@ use chronik_protocol::messages::create_partitions_response::{
     CreatePartitionsResponse, CreatePartitionsTopicResult,
 };
 use chronik_shards::format::metadata_command::{Assignment, CreatePartitions, MetadataCommand};
-use chronik_shards::machine::metadata::{TOPIC_PARTITIONS_MAX, assign};
+use chronik_shards::machine::metadata::TOPIC_PARTITIONS_MAX;
 use chronik_shards::model::NodeId;
 
 use super::create_topics::check_assignment;
@@ -97,9 +97,9 @@ fn command(
                 .collect()
         }
         // The round robin goes on where the existing partitions left it.
-        None => assign(existing, wanted - existing, factor, &view.image().broker_ids()).map_err(
-            |error| Refusal::new(ErrorCode::InvalidReplicationFactor, error.to_string()),
-        )?,
+        None => view.image().assign(existing, wanted - existing, factor).map_err(|error| {
+            Refusal::new(ErrorCode::InvalidReplicationFactor, error.to_string())
+        })?,
     };
     check_assignment(view, &partitions, factor)?;
     let existing = u32::try_from(existing).expect("bounded by TOPIC_PARTITIONS_MAX");

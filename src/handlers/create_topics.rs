@@ -11,7 +11,7 @@ use chronik_protocol::{ErrorCode, KafkaString, Uuid};
 use chronik_shards::format::metadata_command::{
     Assignment, ConfigEntry, CreateTopic, MetadataCommand,
 };
-use chronik_shards::machine::metadata::{ApplyOutcome, assign};
+use chronik_shards::machine::metadata::ApplyOutcome;
 use chronik_shards::machine::topic_config::{check_topic_configs, describe_topic};
 use chronik_shards::model::{NodeId, TopicId};
 
@@ -201,7 +201,7 @@ fn command(
                 let message = format!("{partitions} partitions: a topic may have up to {bound}");
                 return Err(Refusal::new(ErrorCode::InvalidPartitions, message));
             }
-            assign(0, partitions, factor, &image.broker_ids()).map_err(|error| {
+            image.assign(0, partitions, factor).map_err(|error| {
                 Refusal::new(ErrorCode::InvalidReplicationFactor, error.to_string())
             })?
         }

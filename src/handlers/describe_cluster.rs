@@ -40,10 +40,12 @@ pub fn handle(
     let brokers = view
         .image()
         .brokers()
+        .filter(|(_, broker)| !broker.fenced)
         .map(|(node_id, broker)| DescribeClusterBroker {
             broker_id: node_id.get(),
             host: KafkaString::from(broker.host.as_str()),
             port: i32::from(broker.port),
+            rack: broker.rack.as_deref().map(KafkaString::from),
             ..DescribeClusterBroker::default()
         })
         .collect();

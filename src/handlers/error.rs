@@ -94,11 +94,18 @@ pub fn of_rejection(rejection: &Rejection) -> Refusal {
         Rejection::PartitionCountChanged { .. } => ErrorCode::InvalidPartitions,
         Rejection::FencedLeaderEpoch { .. } => ErrorCode::FencedLeaderEpoch,
         Rejection::StalePartitionEpoch { .. } => ErrorCode::InvalidUpdateVersion,
-        Rejection::StaleBrokerEpoch { .. } => ErrorCode::StaleBrokerEpoch,
+        Rejection::StaleBrokerEpoch { .. } | Rejection::StaleProposer(_) => {
+            ErrorCode::StaleBrokerEpoch
+        }
+        Rejection::UnknownBroker(_) => ErrorCode::BrokerIdNotRegistered,
+        Rejection::BrokerInUse(_) => ErrorCode::InvalidRequest,
+        Rejection::NoReassignment(_) => ErrorCode::NoReassignmentInProgress,
         Rejection::NoShards(_) => ErrorCode::InvalidRegistration,
-        // The log never gives an index twice, and topic ids are drawn at random.
+        // The log never gives an index twice, topic ids are drawn at random, and no client founds a
+        // cluster.
         Rejection::TopicIdUsed(_)
         | Rejection::ProducerIdsExhausted
+        | Rejection::ClusterFounded
         | Rejection::AlreadyApplied { .. } => ErrorCode::UnknownServerError,
     };
     Refusal::new(code, rejection.to_string())
@@ -109,9 +116,9 @@ pub fn of_control(error: &ControlError) -> Refusal {
     let code = match error {
         ControlError::Rejected(rejection) => return of_rejection(rejection),
         ControlError::Busy => ErrorCode::RequestTimedOut,
-        ControlError::NotController => ErrorCode::NotController,
+        ControlError::TimedOut | ControlError::OutcomeUnknown => ErrorCode::RequestTimedOut,
         ControlError::TooLarge(_) => ErrorCode::InvalidRequest,
-        ControlError::Stopped | ControlError::Compacted(_) => ErrorCode::CoordinatorNotAvailable,
+        ControlError::Stopped => ErrorCode::CoordinatorNotAvailable,
     };
     Refusal::new(code, error.to_string())
 }

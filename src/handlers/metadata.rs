@@ -79,10 +79,12 @@ fn brokers(view: &MetadataView) -> Vec<MetadataResponseBroker> {
             node_id: node_id.get(),
             host: KafkaString::from(broker.host.as_str()),
             port: i32::from(broker.port),
+            rack: broker.rack.as_deref().map(KafkaString::from),
             ..MetadataResponseBroker::default()
         }
     };
-    view.image().brokers().map(broker).collect()
+    // Clients are not sent to nodes that nobody hears of.
+    view.image().brokers().filter(|(_, broker)| !broker.fenced).map(broker).collect()
 }
 
 /// One topic that was asked for, created first when it is missing and that is allowed.

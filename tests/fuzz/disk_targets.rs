@@ -4,8 +4,9 @@ use bytes::Bytes;
 use chronik_shards::format::batch_builder::BatchBuilder;
 use chronik_shards::format::compression::Codec;
 use chronik_shards::format::metadata_command::{
-    Assignment, ConfigEntry, CreatePartitions, CreateTopic, DeleteTopic, MetadataCommand,
-    RegisterBroker, SetTopicConfig,
+    Assignment, BrokerIncarnation, ConfigEntry, CreatePartitions, CreateTopic, DeleteTopic,
+    ElectLeaders, Election, FoundCluster, LedPartition, MetadataCommand, ReassignPartition,
+    RegisterBroker, SetClusterConfig, SetTopicConfig,
 };
 use chronik_shards::format::metadata_snapshot::MetadataSnapshot;
 use chronik_shards::format::positions::{PartitionCheckpoint, ProducerBatch, ProducerCheckpoint};
@@ -15,8 +16,8 @@ use chronik_shards::format::wal::{self, BLOCK_BYTES, COMMIT_HEADER_BYTES, Scanne
 use chronik_shards::format::wal_entry::{Commit, WalEntry};
 use chronik_shards::format::{checkpoint, epoch_checkpoint, partition_metadata, producer_snapshot};
 use chronik_shards::model::{
-    LeaderEpoch, Lsn, NodeId, Offset, PartitionIndex, ProducerEpoch, ProducerId, ReplicaKey,
-    ShardId, TimestampMs, TopicId, WalFileSeq,
+    BrokerEpoch, LeaderEpoch, Lsn, NodeId, Offset, PartitionIndex, ProducerEpoch, ProducerId,
+    ReplicaKey, ShardId, TimestampMs, TopicId, WalFileSeq,
 };
 
 use super::driver::{Target, outcome};
@@ -156,6 +157,7 @@ fn metadata_commands() {
 fn metadata_commands_seeds() -> Vec<Vec<u8>> {
     let topic_id = TopicId([4; 16]);
     let assignment = || Assignment { replicas: vec![NodeId(1), NodeId(2)] };
+    let key = ReplicaKey { topic_id, partition: PartitionIndex(1) };
     let config = || ConfigEntry { name: "retention.ms".to_owned(), value: "1000".to_owned() };
     let commands = [
         MetadataCommand::RegisterBroker(RegisterBroker {
@@ -164,6 +166,9 @@ fn metadata_commands_seeds() -> Vec<Vec<u8>> {
             shards: 4,
             host: "127.0.0.1".to_owned(),
             port: 9092,
+            directory_id: [2; 16],
+            rack: Some("east".to_owned()),
+            fenced: false,
         }),
         MetadataCommand::CreateTopic(CreateTopic {
             name: "topic".to_owned(),
@@ -183,6 +188,20 @@ fn metadata_commands_seeds() -> Vec<Vec<u8>> {
             set: vec![config(), config()],
             remove: vec!["segment.ms".to_owned()],
         }),
+        MetadataCommand::FenceBroker(BrokerIncarnation {
+            node_id: NodeId(1),
+            broker_epoch: BrokerEpoch(1),
+        }),
+        MetadataCommand::ElectLeaders(ElectLeaders {
+            election: Election::Unclean,
+            partitions: vec![LedPartition { key, leader_epoch: LeaderEpoch(1) }],
+        }),
+        MetadataCommand::ReassignPartition(ReassignPartition { key, target: Some(assignment()) }),
+        MetadataCommand::SetClusterConfig(SetClusterConfig {
+            set: vec![config()],
+            remove: vec!["min.insync.replicas".to_owned()],
+        }),
+        MetadataCommand::FoundCluster(FoundCluster { cluster_id: [5; 16] }),
     ];
     commands.iter().map(MetadataCommand::encode).collect()
 }

@@ -36,6 +36,22 @@ pub enum MetadataCommand {
     SetTopicConfig(SetTopicConfig),
     /// A node takes a block of producer ids.
     AllocateProducerIds(AllocateProducerIds),
+    /// A node is gone or silent: it leads nothing and is in sync with nothing.
+    FenceBroker(BrokerIncarnation),
+    /// A node that was fenced may lead again.
+    UnfenceBroker(BrokerIncarnation),
+    /// A node is about to stop: it gives up what others can lead.
+    DrainBroker(BrokerIncarnation),
+    /// A node will not come back.
+    UnregisterBroker(UnregisterBroker),
+    /// Partitions get leaders.
+    ElectLeaders(ElectLeaders),
+    /// A partition moves to other nodes, or stops doing so.
+    ReassignPartition(ReassignPartition),
+    /// Settings of the whole cluster change.
+    SetClusterConfig(SetClusterConfig),
+    /// The cluster gets its identity, once.
+    FoundCluster(FoundCluster),
 }
 
 /// See [`MetadataCommand::RegisterBroker`].
@@ -52,6 +68,39 @@ pub struct RegisterBroker {
     pub host: String,
     /// Where clients reach it.
     pub port: u16,
+    /// Identity of its data directory, all zeroes when the proposer knew none: whoever comes back
+    /// with another one has lost its records.
+    pub directory_id: [u8; 16],
+    /// Where it stands: replicas are spread over racks.
+    pub rack: Option<String>,
+    /// Whether it leads nothing until it is unfenced. A node that is alone is not fenced.
+    pub fenced: bool,
+}
+
+/// Layout of [`RegisterBroker`] in version 1, of nodes that were alone.
+#[derive(Archive, Serialize, Deserialize)]
+struct LoneRegistration {
+    #[rkyv(with = NodeIdBytes)]
+    node_id: NodeId,
+    incarnation: [u8; 16],
+    shards: u16,
+    host: String,
+    port: u16,
+}
+
+impl From<LoneRegistration> for RegisterBroker {
+    fn from(lone: LoneRegistration) -> Self {
+        Self {
+            node_id: lone.node_id,
+            incarnation: lone.incarnation,
+            shards: lone.shards,
+            host: lone.host,
+            port: lone.port,
+            directory_id: [0; 16],
+            rack: None,
+            fenced: false,
+        }
+    }
 }
 
 /// See [`MetadataCommand::CreateTopic`].
@@ -162,6 +211,80 @@ pub struct AllocateProducerIds {
     pub broker_epoch: BrokerEpoch,
 }
 
+/// A node in one of its incarnations; a command about another one is refused.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Archive, Serialize, Deserialize)]
+pub struct BrokerIncarnation {
+    /// The node.
+    #[rkyv(with = NodeIdBytes)]
+    pub node_id: NodeId,
+    /// Its incarnation.
+    #[rkyv(with = BrokerEpochBytes)]
+    pub broker_epoch: BrokerEpoch,
+}
+
+/// See [`MetadataCommand::UnregisterBroker`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Archive, Serialize, Deserialize)]
+pub struct UnregisterBroker {
+    /// The node.
+    #[rkyv(with = NodeIdBytes)]
+    pub node_id: NodeId,
+}
+
+/// See [`MetadataCommand::ElectLeaders`].
+#[derive(Clone, PartialEq, Eq, Debug, Archive, Serialize, Deserialize)]
+pub struct ElectLeaders {
+    /// Who may be elected.
+    pub election: Election,
+    /// Which partitions. One whose leader epoch is another one now is left as it is.
+    pub partitions: Vec<LedPartition>,
+}
+
+/// Who may be elected.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Archive, Serialize, Deserialize)]
+pub enum Election {
+    /// The first replica, if it is in sync.
+    Preferred,
+    /// Where nobody leads: any replica, though it may have lost acknowledged records.
+    Unclean,
+}
+
+/// A partition as a proposer saw it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Archive, Serialize, Deserialize)]
+pub struct LedPartition {
+    /// Which.
+    #[rkyv(with = ReplicaKeyBytes)]
+    pub key: ReplicaKey,
+    /// Its leader epoch.
+    #[rkyv(with = LeaderEpochBytes)]
+    pub leader_epoch: LeaderEpoch,
+}
+
+/// See [`MetadataCommand::ReassignPartition`].
+#[derive(Clone, PartialEq, Eq, Debug, Archive, Serialize, Deserialize)]
+pub struct ReassignPartition {
+    /// Which partition.
+    #[rkyv(with = ReplicaKeyBytes)]
+    pub key: ReplicaKey,
+    /// Who shall hold it; `None` stays with those who held it before.
+    pub target: Option<Assignment>,
+}
+
+/// See [`MetadataCommand::SetClusterConfig`].
+#[derive(Clone, PartialEq, Eq, Debug, Archive, Serialize, Deserialize)]
+pub struct SetClusterConfig {
+    /// Settings to set, already validated.
+    pub set: Vec<ConfigEntry>,
+    /// Settings to remove.
+    pub remove: Vec<String>,
+}
+
+/// See [`MetadataCommand::FoundCluster`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Archive, Serialize, Deserialize)]
+pub struct FoundCluster {
+    /// Random.
+    pub cluster_id: [u8; 16],
+}
+
 /// Kinds in the frame. Never reused.
 mod kind {
     pub const REGISTER_BROKER: u16 = 1;
@@ -171,16 +294,29 @@ mod kind {
     pub const CHANGE_PARTITION: u16 = 5;
     pub const SET_TOPIC_CONFIG: u16 = 6;
     pub const ALLOCATE_PRODUCER_IDS: u16 = 7;
+    pub const FENCE_BROKER: u16 = 8;
+    pub const UNFENCE_BROKER: u16 = 9;
+    pub const DRAIN_BROKER: u16 = 10;
+    pub const UNREGISTER_BROKER: u16 = 11;
+    pub const ELECT_LEADERS: u16 = 12;
+    pub const REASSIGN_PARTITION: u16 = 13;
+    pub const SET_CLUSTER_CONFIG: u16 = 14;
+    pub const FOUND_CLUSTER: u16 = 15;
 }
 
-/// Every kind is in its first version.
-const VERSION: u16 = 1;
+/// The version in which a kind is written. Older ones are read.
+const fn version(kind: u16) -> u16 {
+    match kind {
+        kind::REGISTER_BROKER => 2,
+        _ => 1,
+    }
+}
 
 impl MetadataCommand {
     /// The command as a log entry.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
-        let frame = |kind, body: AlignedVec| seal(COMMAND_MAGIC, kind, VERSION, &body);
+        let frame = |kind, body: AlignedVec| seal(COMMAND_MAGIC, kind, version(kind), &body);
         match self {
             Self::RegisterBroker(body) => frame(kind::REGISTER_BROKER, to_body(body)),
             Self::CreateTopic(body) => frame(kind::CREATE_TOPIC, to_body(body)),
@@ -189,6 +325,14 @@ impl MetadataCommand {
             Self::ChangePartition(body) => frame(kind::CHANGE_PARTITION, to_body(body)),
             Self::SetTopicConfig(body) => frame(kind::SET_TOPIC_CONFIG, to_body(body)),
             Self::AllocateProducerIds(body) => frame(kind::ALLOCATE_PRODUCER_IDS, to_body(body)),
+            Self::FenceBroker(body) => frame(kind::FENCE_BROKER, to_body(body)),
+            Self::UnfenceBroker(body) => frame(kind::UNFENCE_BROKER, to_body(body)),
+            Self::DrainBroker(body) => frame(kind::DRAIN_BROKER, to_body(body)),
+            Self::UnregisterBroker(body) => frame(kind::UNREGISTER_BROKER, to_body(body)),
+            Self::ElectLeaders(body) => frame(kind::ELECT_LEADERS, to_body(body)),
+            Self::ReassignPartition(body) => frame(kind::REASSIGN_PARTITION, to_body(body)),
+            Self::SetClusterConfig(body) => frame(kind::SET_CLUSTER_CONFIG, to_body(body)),
+            Self::FoundCluster(body) => frame(kind::FOUND_CLUSTER, to_body(body)),
         }
     }
 
@@ -199,7 +343,10 @@ impl MetadataCommand {
     pub fn decode(bytes: &[u8]) -> Result<Self, MetadataFormatError> {
         let frame = open(COMMAND_MAGIC, bytes)?;
         let unknown = MetadataFormatError::Unknown { kind: frame.kind, version: frame.version };
-        if frame.version != VERSION {
+        if (frame.kind, frame.version) == (kind::REGISTER_BROKER, 1) {
+            return Ok(Self::RegisterBroker(from_body::<LoneRegistration>(frame.body)?.into()));
+        }
+        if frame.version != version(frame.kind) {
             return Err(unknown);
         }
         Ok(match frame.kind {
@@ -210,6 +357,14 @@ impl MetadataCommand {
             kind::CHANGE_PARTITION => Self::ChangePartition(from_body(frame.body)?),
             kind::SET_TOPIC_CONFIG => Self::SetTopicConfig(from_body(frame.body)?),
             kind::ALLOCATE_PRODUCER_IDS => Self::AllocateProducerIds(from_body(frame.body)?),
+            kind::FENCE_BROKER => Self::FenceBroker(from_body(frame.body)?),
+            kind::UNFENCE_BROKER => Self::UnfenceBroker(from_body(frame.body)?),
+            kind::DRAIN_BROKER => Self::DrainBroker(from_body(frame.body)?),
+            kind::UNREGISTER_BROKER => Self::UnregisterBroker(from_body(frame.body)?),
+            kind::ELECT_LEADERS => Self::ElectLeaders(from_body(frame.body)?),
+            kind::REASSIGN_PARTITION => Self::ReassignPartition(from_body(frame.body)?),
+            kind::SET_CLUSTER_CONFIG => Self::SetClusterConfig(from_body(frame.body)?),
+            kind::FOUND_CLUSTER => Self::FoundCluster(from_body(frame.body)?),
             _ => return Err(unknown),
         })
     }

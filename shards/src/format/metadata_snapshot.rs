@@ -3,6 +3,8 @@
 //! One rkyv root in a [frame](super::metadata_frame). The records here are the layout; the machine
 //! turns its image into them and back.
 
+mod version_1;
+
 use rkyv::with::Map;
 use rkyv::{Archive, Deserialize, Serialize};
 
@@ -15,7 +17,7 @@ use crate::model::{BrokerEpoch, LeaderEpoch, NodeId, TopicId};
 /// First four bytes of a snapshot: "CHMS".
 pub const SNAPSHOT_MAGIC: u32 = u32::from_le_bytes(*b"CHMS");
 const KIND: u16 = 1;
-const VERSION: u16 = 1;
+const VERSION: u16 = 2;
 
 /// All of the metadata as of a log index.
 #[derive(Clone, PartialEq, Eq, Debug, Archive, Serialize, Deserialize)]
@@ -31,6 +33,26 @@ pub struct MetadataSnapshot {
     /// Deleted topics, oldest first.
     #[rkyv(with = Map<TopicIdBytes>)]
     pub tombstones: Vec<TopicId>,
+    /// Identity of the cluster, once it has one.
+    pub cluster_id: Option<[u8; 16]>,
+    /// Settings of the whole cluster, by key.
+    pub cluster_configs: Vec<ConfigEntry>,
+    /// What is known of every node's proposals, by node.
+    pub proposers: Vec<ProposerRecord>,
+}
+
+/// Which proposals of a node's incarnation are in the metadata.
+#[derive(Clone, PartialEq, Eq, Debug, Archive, Serialize, Deserialize)]
+pub struct ProposerRecord {
+    /// Who.
+    #[rkyv(with = NodeIdBytes)]
+    pub node_id: NodeId,
+    /// Its incarnation.
+    pub incarnation: [u8; 16],
+    /// Every number below is settled.
+    pub floor: u64,
+    /// Numbers from the floor on that were applied, ascending.
+    pub applied: Vec<u64>,
 }
 
 /// A registered node.
@@ -50,6 +72,14 @@ pub struct BrokerRecord {
     pub host: String,
     /// Where clients reach it.
     pub port: u16,
+    /// Identity of its data directory, all zeroes when it is not known.
+    pub directory_id: [u8; 16],
+    /// Where it stands.
+    pub rack: Option<String>,
+    /// Whether it may not lead.
+    pub fenced: bool,
+    /// Whether it is about to stop.
+    pub draining: bool,
 }
 
 /// A topic.
@@ -83,6 +113,15 @@ pub struct PartitionRecord {
     /// Who is in sync.
     #[rkyv(with = Map<NodeIdBytes>)]
     pub isr: Vec<NodeId>,
+    /// Who is not in sync and has every acknowledged record nevertheless.
+    #[rkyv(with = Map<NodeIdBytes>)]
+    pub elr: Vec<NodeId>,
+    /// Replicas that came by a reassignment under way.
+    #[rkyv(with = Map<NodeIdBytes>)]
+    pub adding: Vec<NodeId>,
+    /// Replicas that will leave with it.
+    #[rkyv(with = Map<NodeIdBytes>)]
+    pub removing: Vec<NodeId>,
 }
 
 impl MetadataSnapshot {
@@ -98,6 +137,9 @@ impl MetadataSnapshot {
     /// [`MetadataFormatError`] when the bytes are not exactly one snapshot of this release.
     pub fn decode(bytes: &[u8]) -> Result<Self, MetadataFormatError> {
         let frame = open(SNAPSHOT_MAGIC, bytes)?;
+        if (frame.kind, frame.version) == (KIND, 1) {
+            return Ok(from_body::<version_1::Snapshot>(frame.body)?.into());
+        }
         if (frame.kind, frame.version) != (KIND, VERSION) {
             let (kind, version) = (frame.kind, frame.version);
             return Err(MetadataFormatError::Unknown { kind, version });

@@ -5,14 +5,20 @@
 //! same commands, all images are equal: no clock, no randomness, ordered maps.
 //!
 //! Invariants (see [`MetadataImage::check_invariants`]): the applied index only grows · a name and an
-//! id lead to the same topic · an in-sync set is a subset of the replicas · a leader is in sync ·
-//! leader and partition epochs only grow · producer ids are given out once.
+//! id lead to the same topic · an in-sync set is a subset of the replicas, and nobody in it is fenced ·
+//! a leader is in sync · a partition with an eligible replica that is there is led · leader and
+//! partition epochs only grow · producer ids are given out once.
 //!
-//! Deliberately absent: who is the Raft leader (partition leadership is its own thing), liveness of
-//! brokers, and anything about offsets.
+//! Deliberately absent: who is the Raft leader (partition leadership is its own thing), who is alive
+//! (`machine::controller` finds out and fences), and anything about offsets.
 
 mod apply;
 mod assign;
+mod brokers;
+mod difference;
+mod election;
+mod partitions;
+mod proposals;
 mod snapshot;
 #[cfg(test)]
 mod tests;
@@ -20,9 +26,11 @@ mod topic_name;
 
 use std::collections::{BTreeMap, VecDeque};
 
-pub use assign::{AssignError, assign};
+pub use assign::{AssignError, assign, assign_over_racks};
+pub use proposals::{PROPOSAL_WINDOW, ProposalId, ReplicatedState};
 pub use topic_name::{TopicNameError, check_topic_name};
 
+use crate::format::metadata_command::Assignment;
 use crate::model::{BrokerEpoch, LeaderEpoch, NodeId, PartitionIndex, ProducerId, ReplicaKey};
 use crate::model::{ShardId, TopicId};
 
@@ -52,6 +60,9 @@ pub struct MetadataImage {
     tombstones: VecDeque<TopicId>,
     next_producer_id: ProducerId,
     partition_count: usize,
+    cluster_id: Option<[u8; 16]>,
+    /// Settings of the whole cluster; topics override them.
+    cluster_configs: BTreeMap<String, String>,
 }
 
 /// A registered node.
@@ -67,6 +78,14 @@ pub struct Broker {
     pub host: String,
     /// Where clients reach it.
     pub port: u16,
+    /// Identity of its data directory, all zeroes when it is not known.
+    pub directory_id: [u8; 16],
+    /// Where it stands.
+    pub rack: Option<String>,
+    /// Whether it is silent: it leads nothing and is in sync with nothing.
+    pub fenced: bool,
+    /// Whether it is about to stop: it leads only what nobody else can.
+    pub draining: bool,
 }
 
 /// A topic.
@@ -108,8 +127,14 @@ pub struct Partition {
     pub partition_epoch: i32,
     /// Who holds a copy; the first is the preferred leader.
     pub replicas: Vec<NodeId>,
-    /// Who is in sync.
+    /// Who is in sync. Empty only while nobody leads.
     pub isr: Vec<NodeId>,
+    /// Who is not in sync and has every acknowledged record nevertheless. Source: KIP-966.
+    pub elr: Vec<NodeId>,
+    /// Replicas that came by a reassignment under way. Source: KIP-455.
+    pub adding: Vec<NodeId>,
+    /// Replicas that will leave with it.
+    pub removing: Vec<NodeId>,
 }
 
 /// What a command changed, in words that a shard acts on.
@@ -120,6 +145,20 @@ pub enum MetadataChange {
         /// Which.
         node_id: NodeId,
     },
+    /// A node was fenced or unfenced, or is about to stop.
+    BrokerChanged {
+        /// Which.
+        node_id: NodeId,
+    },
+    /// A node will not come back.
+    BrokerUnregistered {
+        /// Which.
+        node_id: NodeId,
+    },
+    /// The cluster has its identity.
+    ClusterFounded,
+    /// Settings of the whole cluster changed.
+    ClusterConfigChanged,
     /// A topic and all of its partitions are new.
     TopicCreated {
         /// Which.
@@ -157,6 +196,17 @@ pub enum ApplyOutcome {
         /// Its number.
         broker_epoch: BrokerEpoch,
     },
+    /// The node is as proposed.
+    BrokerChanged,
+    /// Leaders were looked for.
+    LeadersElected {
+        /// Where one was found.
+        elected: Vec<ReplicaKey>,
+    },
+    /// The cluster has that identity.
+    ClusterFounded,
+    /// The settings of the cluster are as proposed.
+    ClusterConfigSet,
     /// The topic exists now.
     TopicCreated {
         /// Identity.
@@ -267,6 +317,21 @@ pub enum Rejection {
         /// Which rule is broken.
         reason: String,
     },
+    /// There is no such node.
+    #[error("node {0} is not registered")]
+    UnknownBroker(NodeId),
+    /// A node that is there, or that holds replicas, cannot be taken off the list.
+    #[error("node {0} is running or holds replicas: stop it and move its partitions first")]
+    BrokerInUse(NodeId),
+    /// The partition is not moving.
+    #[error("{0} is not being reassigned")]
+    NoReassignment(ReplicaKey),
+    /// The cluster has another identity.
+    #[error("the cluster has an identity already")]
+    ClusterFounded,
+    /// The proposer is not the node's current incarnation.
+    #[error("node {0} has started again since this was proposed")]
+    StaleProposer(NodeId),
     /// A node without shards could not own a partition.
     #[error("node {0} has no shards")]
     NoShards(NodeId),
@@ -322,6 +387,41 @@ impl MetadataImage {
     #[must_use]
     pub fn broker_ids(&self) -> Vec<NodeId> {
         self.brokers.keys().copied().collect()
+    }
+
+    /// Identity of the cluster, once it has one.
+    #[must_use]
+    pub fn cluster_id(&self) -> Option<[u8; 16]> {
+        self.cluster_id
+    }
+
+    /// Settings of the whole cluster, by key.
+    #[must_use]
+    pub fn cluster_configs(&self) -> &BTreeMap<String, String> {
+        &self.cluster_configs
+    }
+
+    /// Lays out partitions `first .. first + count` of a topic over the nodes that are there, and over
+    /// all nodes when those are too few.
+    ///
+    /// # Errors
+    /// When there are not as many nodes as replicas.
+    pub fn assign(
+        &self,
+        first: usize,
+        count: usize,
+        replication_factor: usize,
+    ) -> Result<Vec<Assignment>, AssignError> {
+        let there = |broker: &Broker| !broker.fenced && !broker.draining;
+        let racks = |among: &dyn Fn(&Broker) -> bool| -> Vec<(NodeId, Option<&str>)> {
+            let brokers = self.brokers.iter().filter(|(_, broker)| among(broker));
+            brokers.map(|(node, broker)| (*node, broker.rack.as_deref())).collect()
+        };
+        let mut nodes = racks(&there);
+        if nodes.len() < replication_factor {
+            nodes = racks(&|_| true);
+        }
+        assign_over_racks(first, count, replication_factor, &nodes)
     }
 
     /// All topics, by name.
@@ -407,9 +507,23 @@ impl MetadataImage {
             for (key, partition) in topic.replicas() {
                 let replica = |node| partition.replicas.contains(node);
                 assert!(partition.isr.iter().all(replica), "{key}: in sync but no replica");
-                assert!(!partition.isr.is_empty(), "{key}: an in-sync set has a member");
-                if let Some(leader) = partition.leader {
-                    assert!(partition.isr.contains(&leader), "{key}: the leader is not in sync");
+                assert!(partition.elr.iter().all(replica), "{key}: eligible but no replica");
+                let in_sync = |node: &NodeId| partition.isr.contains(node);
+                assert!(!partition.elr.iter().any(in_sync), "{key}: in sync and eligible beside");
+                let there =
+                    |node: &NodeId| self.brokers.get(node).is_some_and(|broker| !broker.fenced);
+                assert!(partition.isr.iter().all(there), "{key}: in sync but fenced");
+                let eligible = partition.isr.iter().chain(&partition.elr);
+                match partition.leader {
+                    Some(leader) => assert!(in_sync(&leader), "{key}: the leader is not in sync"),
+                    None => {
+                        let unclean = election::Rules::of(topic, &self.cluster_configs).unclean;
+                        let nobody = match unclean {
+                            false => !eligible.into_iter().any(there),
+                            true => !partition.replicas.iter().any(there),
+                        };
+                        assert!(nobody, "{key}: nobody leads, and somebody could");
+                    }
                 }
             }
         }

@@ -143,6 +143,14 @@ impl BrokerConfig {
         self.values.get(name).map(String::as_str)
     }
 
+    /// What topics follow that say nothing themselves, as far as it decides about leaders: every node of a
+    /// cluster must go by the same.
+    #[must_use]
+    pub fn election_defaults(&self) -> BTreeMap<String, String> {
+        let name = "min.insync.replicas";
+        [(name.to_owned(), self.effective(name).trim().to_owned())].into()
+    }
+
     /// The broker's own settings as numbers.
     #[must_use]
     pub fn settings(&self) -> BrokerSettings {

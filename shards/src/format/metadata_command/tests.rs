@@ -6,6 +6,7 @@ use crate::format::metadata_frame::FRAME_HEADER_BYTES;
 fn one_of_each() -> Vec<MetadataCommand> {
     let topic_id = TopicId(*b"0123456789abcdef");
     let assignment = Assignment { replicas: vec![NodeId(1), NodeId(2)] };
+    let incarnation = BrokerIncarnation { node_id: NodeId(1), broker_epoch: BrokerEpoch(9) };
     vec![
         MetadataCommand::RegisterBroker(RegisterBroker {
             node_id: NodeId(1),
@@ -13,6 +14,9 @@ fn one_of_each() -> Vec<MetadataCommand> {
             shards: 2,
             host: "localhost".to_owned(),
             port: 9092,
+            directory_id: [9; 16],
+            rack: Some("east".to_owned()),
+            fenced: true,
         }),
         MetadataCommand::CreateTopic(CreateTopic {
             name: "orders".to_owned(),
@@ -44,6 +48,26 @@ fn one_of_each() -> Vec<MetadataCommand> {
             node_id: NodeId(1),
             broker_epoch: BrokerEpoch(9),
         }),
+        MetadataCommand::FenceBroker(incarnation),
+        MetadataCommand::UnfenceBroker(incarnation),
+        MetadataCommand::DrainBroker(incarnation),
+        MetadataCommand::UnregisterBroker(UnregisterBroker { node_id: NodeId(1) }),
+        MetadataCommand::ElectLeaders(ElectLeaders {
+            election: Election::Unclean,
+            partitions: vec![LedPartition {
+                key: ReplicaKey { topic_id, partition: PartitionIndex(3) },
+                leader_epoch: LeaderEpoch(4),
+            }],
+        }),
+        MetadataCommand::ReassignPartition(ReassignPartition {
+            key: ReplicaKey { topic_id, partition: PartitionIndex(3) },
+            target: Some(Assignment { replicas: vec![NodeId(2), NodeId(3)] }),
+        }),
+        MetadataCommand::SetClusterConfig(SetClusterConfig {
+            set: vec![ConfigEntry { name: "min.insync.replicas".into(), value: "2".into() }],
+            remove: vec!["x".into()],
+        }),
+        MetadataCommand::FoundCluster(FoundCluster { cluster_id: [5; 16] }),
     ]
 }
 
@@ -61,9 +85,10 @@ fn bytes_of_a_command_never_change() {
     assert_eq!(bytes, GOLDEN);
 }
 
-const GOLDEN: [&str; 7] = [
-    "43484d430100010029000000b461bc506c6f63616c686f7374010000000707070707070707070707\
-     0707070707020089000000e1ffffff8423",
+const GOLDEN: [&str; 15] = [
+    "43484d430100020043000000947d110b6c6f63616c686f7374010000000707070707070707070707\
+     0707070707020089000000e1ffffff8423090909090909090909090909090909090165617374ffff\
+     ffff01",
     "43484d430200010060000000c25082b6010000000200000002000000f4ffffff02000000f4ffffff\
      01000000726574656e74696f6e2e6d738c000000f4ffffff2d31ffffffffffff6f7264657273ffff\
      30313233343536373839616263646566bcffffff02000000d0ffffff01000000",
@@ -76,7 +101,40 @@ const GOLDEN: [&str; 7] = [
     "43484d430600010035000000a0e89817726574656e74696f6e2e6d738c000000f4ffffff30313233\
      34353637383961626364656600dbffffff00000000dfffffff01000000",
     "43484d43070001000c00000090f47dc0010000000900000000000000",
+    "43484d43080001000c000000baf945fb010000000900000000000000",
+    "43484d43090001000c000000070e06cc010000000900000000000000",
+    "43484d430a0001000c000000c016c295010000000900000000000000",
+    "43484d430b00010004000000fda22bfc01000000",
+    "43484d430c00010021000000288e0c59303132333435363738396162636465660300000004000000\
+     01e7ffffff01000000",
+    "43484d430d0001002500000030443a9e020000000300000030313233343536373839616263646566\
+     0300000001e3ffffff02000000",
+    "43484d430e0001003b00000051154ff06d696e2e696e73796e632e7265706c6963617393000000ed\
+     ffffff32ffffffffffffff78ffffffffffffffe8ffffff01000000f0ffffff01000000",
+    "43484d430f00010010000000d79da78105050505050505050505050505050505",
 ];
+
+/// A registration as the first version wrote it.
+const LONE_REGISTRATION: &str = "43484d430100010029000000b461bc506c6f63616c686f7374010000000707070707070707070707\
+     0707070707020089000000e1ffffff8423";
+
+#[test]
+fn a_registration_of_the_first_version_is_one_of_a_node_that_is_alone() {
+    let digits = LONE_REGISTRATION.as_bytes().chunks(2);
+    let byte = |pair| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap();
+    let bytes: Vec<u8> = digits.map(byte).collect();
+    let expected = MetadataCommand::RegisterBroker(RegisterBroker {
+        node_id: NodeId(1),
+        incarnation: [7; 16],
+        shards: 2,
+        host: "localhost".to_owned(),
+        port: 9092,
+        directory_id: [0; 16],
+        rack: None,
+        fenced: false,
+    });
+    assert_eq!(MetadataCommand::decode(&bytes), Ok(expected));
+}
 
 #[test]
 fn a_changed_bit_is_refused_wherever_it_is() {
@@ -105,7 +163,7 @@ fn a_frame_cut_short_or_followed_by_more_is_refused() {
 #[test]
 fn kinds_and_versions_of_other_releases_are_named() {
     let body = to_body(&DeleteTopic { topic_id: TopicId::ZERO });
-    for (kind, version) in [(8, 1), (3, 2), (0, 1)] {
+    for (kind, version) in [(16, 1), (3, 2), (0, 1), (1, 3), (8, 2)] {
         assert_eq!(
             MetadataCommand::decode(&seal(COMMAND_MAGIC, kind, version, &body)),
             Err(MetadataFormatError::Unknown { kind, version })
@@ -116,16 +174,20 @@ fn kinds_and_versions_of_other_releases_are_named() {
 proptest! {
     /// The checksum is made right, so that the body decoder is what must hold.
     #[test]
-    fn arbitrary_bodies_never_panic(kind in 0u16..10, body in prop::collection::vec(any::<u8>(), 0..300)) {
-        let _ = MetadataCommand::decode(&seal(COMMAND_MAGIC, kind, 1, &body));
+    fn arbitrary_bodies_never_panic(kind in 0u16..18, body in prop::collection::vec(any::<u8>(), 0..300)) {
+        for version in [1, 2] {
+            let _ = MetadataCommand::decode(&seal(COMMAND_MAGIC, kind, version, &body));
+        }
     }
 
     #[test]
-    fn damaged_bodies_never_panic(which in 0usize..7, at in any::<prop::sample::Index>(), byte in any::<u8>()) {
+    fn damaged_bodies_never_panic(which in 0usize..15, at in any::<prop::sample::Index>(), byte in any::<u8>()) {
         let frame = one_of_each()[which].encode();
         let mut body = frame[FRAME_HEADER_BYTES..].to_vec();
         let at = at.index(body.len());
         body[at] = byte;
-        let _ = MetadataCommand::decode(&seal(COMMAND_MAGIC, which as u16 + 1, 1, &body));
+        let kind = u16::from_le_bytes([frame[4], frame[5]]);
+        let version = u16::from_le_bytes([frame[6], frame[7]]);
+        let _ = MetadataCommand::decode(&seal(COMMAND_MAGIC, kind, version, &body));
     }
 }

@@ -4,19 +4,17 @@
 use std::collections::BTreeMap;
 
 use super::{
-    Applied, ApplyOutcome, Broker, MetadataChange, MetadataImage, PARTITIONS_MAX,
-    PRODUCER_ID_BLOCK, Partition, Rejection, TOMBSTONES_MAX, TOPIC_PARTITIONS_MAX, Topic,
-    topic_name,
+    Applied, ApplyOutcome, MetadataChange, MetadataImage, PARTITIONS_MAX, PRODUCER_ID_BLOCK,
+    Partition, Rejection, TOMBSTONES_MAX, TOPIC_PARTITIONS_MAX, Topic, topic_name,
 };
 use crate::format::metadata_command::{
-    AllocateProducerIds, Assignment, ChangePartition, CreatePartitions, CreateTopic, DeleteTopic,
-    MetadataCommand, RegisterBroker, SetTopicConfig,
+    AllocateProducerIds, Assignment, CreatePartitions, CreateTopic, DeleteTopic, FoundCluster,
+    MetadataCommand, SetClusterConfig, SetTopicConfig,
 };
-use crate::model::{
-    BrokerEpoch, LeaderEpoch, NodeId, PartitionIndex, ProducerId, ReplicaKey, TopicId,
-};
+use crate::model::{BrokerEpoch, LeaderEpoch, NodeId, PartitionIndex, ProducerId, TopicId};
 
-type Decision = Result<(ApplyOutcome, Vec<MetadataChange>), Rejection>;
+/// What a command comes to: the proposer's answer and what the shards act on.
+pub(super) type Decision = Result<(ApplyOutcome, Vec<MetadataChange>), Rejection>;
 
 impl MetadataImage {
     /// Applies the command at log index `index`.
@@ -36,6 +34,14 @@ impl MetadataImage {
             MetadataCommand::ChangePartition(command) => self.change_partition(command),
             MetadataCommand::SetTopicConfig(command) => self.set_topic_config(command),
             MetadataCommand::AllocateProducerIds(command) => self.allocate_producer_ids(command),
+            MetadataCommand::FenceBroker(command) => self.fence_broker(command),
+            MetadataCommand::UnfenceBroker(command) => self.unfence_broker(command),
+            MetadataCommand::DrainBroker(command) => self.drain_broker(command),
+            MetadataCommand::UnregisterBroker(command) => self.unregister_broker(command),
+            MetadataCommand::ElectLeaders(command) => self.elect_leaders(command),
+            MetadataCommand::ReassignPartition(command) => self.reassign_partition(command),
+            MetadataCommand::SetClusterConfig(command) => self.set_cluster_config(command),
+            MetadataCommand::FoundCluster(command) => self.found_cluster(command),
         };
         match decision {
             Ok((outcome, changes)) => Applied { outcome: Ok(outcome), changes },
@@ -46,42 +52,6 @@ impl MetadataImage {
     /// Notes that log index `index` held nothing to apply.
     pub fn skip(&mut self, index: u64) {
         self.applied = self.applied.max(index);
-    }
-
-    fn register_broker(&mut self, index: u64, command: &RegisterBroker) -> Decision {
-        let node_id = command.node_id;
-        if command.shards == 0 {
-            return Err(Rejection::NoShards(node_id));
-        }
-        if let Some(known) = self.brokers.get(&node_id)
-            && known.incarnation == command.incarnation
-        {
-            return Ok((ApplyOutcome::BrokerRegistered { broker_epoch: known.epoch }, Vec::new()));
-        }
-        // The log index: grows with every registration, and every image computes the same.
-        let epoch = BrokerEpoch(i64::try_from(index).expect("log indexes fit 63 bits"));
-        let broker = Broker {
-            epoch,
-            incarnation: command.incarnation,
-            shards: command.shards,
-            host: command.host.clone(),
-            port: command.port,
-        };
-        self.brokers.insert(node_id, broker);
-        let mut changes = vec![MetadataChange::BrokerRegistered { node_id }];
-        // The new incarnation may have lost a tail that others still hold; under a new epoch it
-        // cannot write other records at those offsets unnoticed.
-        for topic in self.topics.values_mut() {
-            let topic_id = topic.id;
-            for (partition, number) in topic.partitions.iter_mut().zip(0..) {
-                if partition.leader == Some(node_id) {
-                    partition.lead(Some(node_id));
-                    let key = ReplicaKey { topic_id, partition: PartitionIndex(number) };
-                    changes.push(MetadataChange::PartitionChanged { key });
-                }
-            }
-        }
-        Ok((ApplyOutcome::BrokerRegistered { broker_epoch: epoch }, changes))
     }
 
     fn create_topic(&mut self, command: &CreateTopic) -> Decision {
@@ -143,56 +113,6 @@ impl MetadataImage {
         ))
     }
 
-    fn change_partition(&mut self, command: &ChangePartition) -> Decision {
-        let key = command.key;
-        let current = self.partition(key).ok_or(Rejection::UnknownPartition(key))?;
-        if current.leader_epoch != command.leader_epoch {
-            return Err(Rejection::FencedLeaderEpoch {
-                key,
-                current: current.leader_epoch,
-                proposed: command.leader_epoch,
-            });
-        }
-        if current.partition_epoch != command.partition_epoch {
-            return Err(Rejection::StalePartitionEpoch {
-                key,
-                current: current.partition_epoch,
-                proposed: command.partition_epoch,
-            });
-        }
-        self.check_replicas(key.partition, &command.replicas)?;
-        for member in &command.isr {
-            self.check_broker(member.node_id, member.broker_epoch)?;
-        }
-        let isr: Vec<NodeId> = command.isr.iter().map(|member| member.node_id).collect();
-        let ineligible = |reason: &str| Rejection::IneligibleReplica { key, reason: reason.into() };
-        if isr.is_empty() {
-            return Err(ineligible("an in-sync set has a member"));
-        }
-        if has_duplicates(&isr) || !isr.iter().all(|node| command.replicas.contains(node)) {
-            return Err(ineligible("the in-sync set is not a subset of the replicas"));
-        }
-        if command.leader.is_some_and(|leader| !isr.contains(&leader)) {
-            return Err(ineligible("the leader is not in the in-sync set"));
-        }
-        let topic = self.topics.get_mut(&key.topic_id).expect("looked up above");
-        let partition = &mut topic.partitions[key.partition.0 as usize];
-        partition.replicas.clone_from(&command.replicas);
-        partition.isr = isr;
-        if partition.leader == command.leader {
-            partition.partition_epoch += 1;
-        } else {
-            partition.lead(command.leader);
-        }
-        Ok((
-            ApplyOutcome::PartitionChanged {
-                leader_epoch: partition.leader_epoch,
-                partition_epoch: partition.partition_epoch,
-            },
-            vec![MetadataChange::PartitionChanged { key }],
-        ))
-    }
-
     fn set_topic_config(&mut self, command: &SetTopicConfig) -> Decision {
         let topic_id = command.topic_id;
         let topic = self.topics.get_mut(&topic_id).ok_or(Rejection::UnknownTopic(topic_id))?;
@@ -207,8 +127,39 @@ impl MetadataImage {
             return Ok((ApplyOutcome::TopicConfigSet, Vec::new()));
         }
         topic.configs = configs;
-        let changes = vec![MetadataChange::TopicConfigChanged { topic_id }];
+        let mut changes = vec![MetadataChange::TopicConfigChanged { topic_id }];
+        changes.extend(self.follow_rules(|topic| topic.id == topic_id));
         Ok((ApplyOutcome::TopicConfigSet, changes))
+    }
+
+    fn set_cluster_config(&mut self, command: &SetClusterConfig) -> Decision {
+        let mut configs = self.cluster_configs.clone();
+        for name in &command.remove {
+            configs.remove(name);
+        }
+        for entry in &command.set {
+            configs.insert(entry.name.clone(), entry.value.clone());
+        }
+        if self.cluster_configs == configs {
+            return Ok((ApplyOutcome::ClusterConfigSet, Vec::new()));
+        }
+        self.cluster_configs = configs;
+        let mut changes = vec![MetadataChange::ClusterConfigChanged];
+        changes.extend(self.follow_rules(|_| true));
+        Ok((ApplyOutcome::ClusterConfigSet, changes))
+    }
+
+    fn found_cluster(&mut self, command: &FoundCluster) -> Decision {
+        match self.cluster_id {
+            Some(known) if known == command.cluster_id => {
+                Ok((ApplyOutcome::ClusterFounded, Vec::new()))
+            }
+            Some(_) => Err(Rejection::ClusterFounded),
+            None => {
+                self.cluster_id = Some(command.cluster_id);
+                Ok((ApplyOutcome::ClusterFounded, vec![MetadataChange::ClusterFounded]))
+            }
+        }
     }
 
     fn allocate_producer_ids(&mut self, command: &AllocateProducerIds) -> Decision {
@@ -219,7 +170,8 @@ impl MetadataImage {
         Ok((ApplyOutcome::ProducerIds { first, count: PRODUCER_ID_BLOCK }, Vec::new()))
     }
 
-    /// Partitions `first..`, led by their first replica, everyone in sync: they are empty.
+    /// Partitions `first..`, led by their first replica that is there, everyone there in sync: they
+    /// are empty.
     fn new_partitions(
         &self,
         first: usize,
@@ -236,18 +188,28 @@ impl MetadataImage {
         for (assignment, number) in assignments.iter().zip(first..) {
             let index = PartitionIndex(i32::try_from(number).expect("topics are bounded"));
             self.check_replicas(index, &assignment.replicas)?;
+            // Whoever is fenced would not take part: it catches up when it is back.
+            let here = |node: &&NodeId| self.brokers.get(node).is_some_and(|it| !it.fenced);
+            let isr: Vec<NodeId> = assignment.replicas.iter().filter(here).copied().collect();
+            if isr.is_empty() {
+                let reason = format!("none of {:?} is there", assignment.replicas);
+                return Err(Rejection::Assignment { partition: index, reason });
+            }
             partitions.push(Partition {
-                leader: assignment.replicas.first().copied(),
+                leader: isr.first().copied(),
                 leader_epoch: LeaderEpoch(0),
                 partition_epoch: 0,
                 replicas: assignment.replicas.clone(),
-                isr: assignment.replicas.clone(),
+                isr,
+                elr: Vec::new(),
+                adding: Vec::new(),
+                removing: Vec::new(),
             });
         }
         Ok(partitions)
     }
 
-    fn check_replicas(
+    pub(super) fn check_replicas(
         &self,
         partition: PartitionIndex,
         replicas: &[NodeId],
@@ -264,7 +226,11 @@ impl MetadataImage {
         Err(Rejection::Assignment { partition, reason })
     }
 
-    fn check_broker(&self, node_id: NodeId, broker_epoch: BrokerEpoch) -> Result<(), Rejection> {
+    pub(super) fn check_broker(
+        &self,
+        node_id: NodeId,
+        broker_epoch: BrokerEpoch,
+    ) -> Result<(), Rejection> {
         match self.brokers.get(&node_id) {
             Some(broker) if broker.epoch == broker_epoch => Ok(()),
             _ => Err(Rejection::StaleBrokerEpoch { node_id, broker_epoch }),
@@ -272,16 +238,6 @@ impl MetadataImage {
     }
 }
 
-impl Partition {
-    /// A new leader, or the same one in a new incarnation.
-    fn lead(&mut self, leader: Option<NodeId>) {
-        self.leader = leader;
-        self.leader_epoch =
-            LeaderEpoch(self.leader_epoch.0.checked_add(1).expect("leader epochs do not run out"));
-        self.partition_epoch += 1;
-    }
-}
-
-fn has_duplicates(nodes: &[NodeId]) -> bool {
+pub(super) fn has_duplicates(nodes: &[NodeId]) -> bool {
     nodes.iter().enumerate().any(|(place, node)| nodes[..place].contains(node))
 }

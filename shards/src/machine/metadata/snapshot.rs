@@ -1,5 +1,7 @@
 //! The image as a snapshot of the log, and back.
 
+use std::collections::BTreeMap;
+
 use super::{Broker, MetadataImage, Partition, TOMBSTONES_MAX, Topic, topic_name};
 use crate::format::metadata_command::ConfigEntry;
 use crate::format::metadata_frame::MetadataFormatError;
@@ -12,22 +14,7 @@ impl MetadataImage {
     /// Everything the image holds, as bytes.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
-        let brokers = self.brokers.iter().map(|(node_id, broker)| BrokerRecord {
-            node_id: *node_id,
-            epoch: broker.epoch,
-            incarnation: broker.incarnation,
-            shards: broker.shards,
-            host: broker.host.clone(),
-            port: broker.port,
-        });
-        MetadataSnapshot {
-            applied: self.applied,
-            next_producer_id: self.next_producer_id.0,
-            brokers: brokers.collect(),
-            topics: self.topics.values().map(topic_record).collect(),
-            tombstones: self.tombstones.iter().copied().collect(),
-        }
-        .encode()
+        self.to_snapshot().encode()
     }
 
     /// The image that [`MetadataImage::encode`] wrote.
@@ -35,10 +22,40 @@ impl MetadataImage {
     /// # Errors
     /// [`MetadataFormatError`] when the bytes are not a snapshot, or one that contradicts itself.
     pub fn decode(bytes: &[u8]) -> Result<Self, MetadataFormatError> {
-        let snapshot = MetadataSnapshot::decode(bytes)?;
+        Self::from_snapshot(MetadataSnapshot::decode(bytes)?)
+    }
+
+    pub(super) fn to_snapshot(&self) -> MetadataSnapshot {
+        let brokers = self.brokers.iter().map(|(node_id, broker)| BrokerRecord {
+            node_id: *node_id,
+            epoch: broker.epoch,
+            incarnation: broker.incarnation,
+            shards: broker.shards,
+            host: broker.host.clone(),
+            port: broker.port,
+            directory_id: broker.directory_id,
+            rack: broker.rack.clone(),
+            fenced: broker.fenced,
+            draining: broker.draining,
+        });
+        MetadataSnapshot {
+            applied: self.applied,
+            next_producer_id: self.next_producer_id.0,
+            brokers: brokers.collect(),
+            topics: self.topics.values().map(topic_record).collect(),
+            tombstones: self.tombstones.iter().copied().collect(),
+            cluster_id: self.cluster_id,
+            cluster_configs: config_entries(&self.cluster_configs),
+            proposers: Vec::new(),
+        }
+    }
+
+    pub(super) fn from_snapshot(snapshot: MetadataSnapshot) -> Result<Self, MetadataFormatError> {
         let mut image = Self {
             applied: snapshot.applied,
             next_producer_id: ProducerId(snapshot.next_producer_id),
+            cluster_id: snapshot.cluster_id,
+            cluster_configs: by_name(snapshot.cluster_configs),
             ..Self::default()
         };
         let invalid = |what: String| MetadataFormatError::Body(what);
@@ -53,6 +70,10 @@ impl MetadataImage {
                 shards: record.shards,
                 host: record.host,
                 port: record.port,
+                directory_id: record.directory_id,
+                rack: record.rack,
+                fenced: record.fenced,
+                draining: record.draining,
             };
             // A node without shards could own nothing, and owning is computed modulo the number.
             if broker.shards == 0 || image.brokers.insert(record.node_id, broker).is_some() {
@@ -80,17 +101,28 @@ fn topic_record(topic: &Topic) -> TopicRecord {
         partition_epoch: partition.partition_epoch,
         replicas: partition.replicas.clone(),
         isr: partition.isr.clone(),
+        elr: partition.elr.clone(),
+        adding: partition.adding.clone(),
+        removing: partition.removing.clone(),
     });
-    let configs = topic
-        .configs
-        .iter()
-        .map(|(name, value)| ConfigEntry { name: name.clone(), value: value.clone() });
     TopicRecord {
         id: topic.id,
         name: topic.name.clone(),
         partitions: partitions.collect(),
-        configs: configs.collect(),
+        configs: config_entries(&topic.configs),
     }
+}
+
+fn config_entries(configs: &BTreeMap<String, String>) -> Vec<ConfigEntry> {
+    let entry = |(name, value): (&String, &String)| ConfigEntry {
+        name: name.clone(),
+        value: value.clone(),
+    };
+    configs.iter().map(entry).collect()
+}
+
+fn by_name(entries: Vec<ConfigEntry>) -> BTreeMap<String, String> {
+    entries.into_iter().map(|entry| (entry.name, entry.value)).collect()
 }
 
 fn topic(record: TopicRecord) -> Topic {
@@ -100,11 +132,14 @@ fn topic(record: TopicRecord) -> Topic {
         partition_epoch: partition.partition_epoch,
         replicas: partition.replicas,
         isr: partition.isr,
+        elr: partition.elr,
+        adding: partition.adding,
+        removing: partition.removing,
     });
     Topic {
         id: record.id,
         name: record.name,
         partitions: partitions.collect(),
-        configs: record.configs.into_iter().map(|entry| (entry.name, entry.value)).collect(),
+        configs: by_name(record.configs),
     }
 }

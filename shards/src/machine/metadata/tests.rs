@@ -1,9 +1,15 @@
+mod failover;
+mod proposals;
+mod racks;
+mod reassignment;
 mod sequences;
 
 use super::*;
 use crate::format::metadata_command::{
-    AllocateProducerIds, Assignment, ChangePartition, ConfigEntry, CreatePartitions, CreateTopic,
-    DeleteTopic, IsrMember, MetadataCommand, RegisterBroker, SetTopicConfig,
+    AllocateProducerIds, Assignment, BrokerIncarnation, ChangePartition, ConfigEntry,
+    CreatePartitions, CreateTopic, DeleteTopic, ElectLeaders, Election, FoundCluster, IsrMember,
+    LedPartition, MetadataCommand, ReassignPartition, RegisterBroker, SetClusterConfig,
+    SetTopicConfig, UnregisterBroker,
 };
 
 /// An image with its log: commands get consecutive indexes.
@@ -49,6 +55,9 @@ fn register(node: i32, incarnation: u8) -> MetadataCommand {
         shards: 2,
         host: "localhost".to_owned(),
         port: 9092,
+        directory_id: [node as u8; 16],
+        rack: None,
+        fenced: false,
     })
 }
 
@@ -64,6 +73,10 @@ fn create(name: &str, id: u8, partitions: Vec<Assignment>) -> MetadataCommand {
 
 fn delete(id: u8) -> MetadataCommand {
     MetadataCommand::DeleteTopic(DeleteTopic { topic_id: topic_id(id) })
+}
+
+fn fence(node: i32, broker_epoch: BrokerEpoch) -> MetadataCommand {
+    MetadataCommand::FenceBroker(BrokerIncarnation { node_id: NodeId(node), broker_epoch })
 }
 
 fn allocate(node: i32, epoch: BrokerEpoch) -> MetadataCommand {
@@ -180,8 +193,8 @@ fn partition_counts_are_bounded() {
 }
 
 #[test]
-fn a_returning_leader_gets_new_leader_epochs_where_it_leads() {
-    let mut cluster = Cluster::with_brokers(2);
+fn a_node_that_returns_alone_leads_under_new_leader_epochs() {
+    let mut cluster = Cluster::with_brokers(1);
     cluster.create("t", 1, 2);
     let applied = cluster.apply(register(1, 77));
     let epoch = BrokerEpoch(cluster.image.applied() as i64);
@@ -190,11 +203,14 @@ fn a_returning_leader_gets_new_leader_epochs_where_it_leads() {
         applied.changes,
         [
             MetadataChange::BrokerRegistered { node_id: NodeId(1) },
-            MetadataChange::PartitionChanged { key: key(1, 0) }
+            MetadataChange::PartitionChanged { key: key(1, 0) },
+            MetadataChange::PartitionChanged { key: key(1, 1) }
         ]
     );
-    let epochs = |partition| cluster.image.partition(key(1, partition)).unwrap().leader_epoch;
-    assert_eq!((epochs(0), epochs(1)), (LeaderEpoch(1), LeaderEpoch(0)));
+    for partition in &cluster.image.topic_named("t").unwrap().partitions {
+        assert_eq!((partition.leader, partition.leader_epoch), (Some(NodeId(1)), LeaderEpoch(1)));
+        assert_eq!((&partition.isr[..], partition.partition_epoch), (&[NodeId(1)][..], 1));
+    }
 }
 
 #[test]
@@ -301,17 +317,20 @@ fn change(image: &MetadataImage, leader: Option<i32>, isr: &[i32]) -> ChangePart
 fn a_change_of_leader_raises_both_epochs_and_one_of_the_isr_only_the_partitions() {
     let mut cluster = Cluster::with_brokers(2);
     cluster.create("t", 1, 1);
-    let shrink = change(&cluster.image, Some(1), &[1]);
-    let applied = cluster.apply(MetadataCommand::ChangePartition(shrink));
-    assert_eq!(
-        applied.outcome,
-        Ok(ApplyOutcome::PartitionChanged { leader_epoch: LeaderEpoch(0), partition_epoch: 1 })
-    );
-    assert_eq!(applied.changes, [MetadataChange::PartitionChanged { key: key(1, 0) }]);
+    for (isr, partition_epoch) in [(&[1][..], 1), (&[1, 2], 2)] {
+        let resize = change(&cluster.image, Some(1), isr);
+        let applied = cluster.apply(MetadataCommand::ChangePartition(resize));
+        let leader_epoch = LeaderEpoch(0);
+        assert_eq!(
+            applied.outcome,
+            Ok(ApplyOutcome::PartitionChanged { leader_epoch, partition_epoch })
+        );
+        assert_eq!(applied.changes, [MetadataChange::PartitionChanged { key: key(1, 0) }]);
+    }
     let elect = change(&cluster.image, Some(2), &[1, 2]);
     assert_eq!(
         cluster.apply(MetadataCommand::ChangePartition(elect)).outcome,
-        Ok(ApplyOutcome::PartitionChanged { leader_epoch: LeaderEpoch(1), partition_epoch: 2 })
+        Ok(ApplyOutcome::PartitionChanged { leader_epoch: LeaderEpoch(1), partition_epoch: 3 })
     );
 }
 
@@ -339,6 +358,9 @@ fn a_rebooted_node_cannot_be_put_in_sync_under_its_old_incarnation() {
     let seen = change(&cluster.image, Some(1), &[1, 2]);
     let broker_epoch = cluster.image.broker(NodeId(2)).unwrap().epoch;
     cluster.apply(register(2, 99)).outcome.unwrap();
+    let partition = cluster.image.partition(key(1, 0)).unwrap();
+    assert_eq!(partition.isr, [NodeId(1)], "it is out of sync until somebody saw it catch up");
+    let seen = ChangePartition { partition_epoch: partition.partition_epoch, ..seen };
     let refused = cluster.apply(MetadataCommand::ChangePartition(seen)).outcome;
     assert_eq!(refused, Err(Rejection::StaleBrokerEpoch { node_id: NodeId(2), broker_epoch }));
 }
@@ -419,18 +441,54 @@ fn owning_shard_follows_the_nodes_own_shard_count() {
     assert_eq!(cluster.image.shard_of(key(1, 0), NodeId(2)), None);
 }
 
-#[test]
-fn bytes_of_a_snapshot_never_change() {
+/// What snapshots are made of in the tests of their bytes.
+fn sample_image() -> MetadataImage {
     let mut cluster = Cluster::with_brokers(2);
     cluster.create("orders", 1, 2);
     cluster.create("gone", 2, 1);
     cluster.apply(delete(2)).outcome.unwrap();
     cluster.apply(allocate(1, BrokerEpoch(1))).outcome.unwrap();
+    cluster.image
+}
+
+#[test]
+fn bytes_of_a_snapshot_never_change() {
+    let mut cluster = Cluster { image: sample_image() };
+    let epoch = cluster.image.broker(NodeId(2)).unwrap().epoch;
+    cluster.apply(fence(2, epoch)).outcome.unwrap();
+    let founded = FoundCluster { cluster_id: [5; 16] };
+    cluster.apply(MetadataCommand::FoundCluster(founded)).outcome.unwrap();
     let hex: String = cluster.image.encode().iter().map(|byte| format!("{byte:02x}")).collect();
     assert_eq!(hex, GOLDEN);
 }
 
 const GOLDEN: &str = "\
+    43484d5301000200b7010000b6836deb6c6f63616c686f73746c6f63616c686f7374010000000100\
+    00000000000001010101010101010101010101010101020089000000d0ffffff8423010101010101\
+    01010101010101010101000000000000000000000002000000020000000000000002020202020202\
+    02020202020202020202008900000096ffffff842302020202020202020202020202020202000000\
+    00000000000001000100000002000000010000000200000001000000010000000101000000000000\
+    0001000000dbffffff02000000dbffffff01000000d7ffffff00000000cfffffff00000000c7ffff\
+    ff0000000001010000000100000001000000b2ffffff02000000b2ffffff01000000aeffffff0000\
+    0000a6ffffff000000009effffff00000000726574656e74696f6e2e6d738c000000f4ffffff35ff\
+    ffffffffffff010101010101010101010101010101016f7264657273ffff62ffffff02000000d0ff\
+    ffff01000000020202020202020202020202020202020800000000000000e80300000000000094fe\
+    ffff02000000b0ffffff01000000d0ffffff010000000105050505050505050505050505050505c7\
+    ffffff00000000bfffffff00000000";
+
+#[test]
+fn a_snapshot_of_the_first_version_is_read() {
+    let digits = FIRST_VERSION.as_bytes().chunks(2);
+    let byte = |pair| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap();
+    let bytes: Vec<u8> = digits.map(byte).collect();
+    let mut expected = sample_image();
+    for broker in expected.brokers.values_mut() {
+        broker.directory_id = [0; 16];
+    }
+    assert_eq!(MetadataImage::decode(&bytes), Ok(expected));
+}
+
+const FIRST_VERSION: &str = "\
     43484d53010001003801000006cc97db6c6f63616c686f73746c6f63616c686f7374010000000100\
     00000000000001010101010101010101010101010101020089000000d0ffffff8423020000000200\
     00000000000002020202020202020202020202020202020089000000b1ffffff8423010000000200\

@@ -1,0 +1,173 @@
+//! Metadata of several nodes, as clients of any of them see it.
+//!
+//! The nodes run in this process. What is not here is records: each node keeps its own.
+
+use std::collections::BTreeMap;
+use std::net::{SocketAddr, TcpListener};
+use std::path::Path;
+
+use chronik::cli::CommandLine;
+use chronik::config::{NodeConfig, Peers};
+use chronik::control::ClusterTiming;
+use chronik::node::Node;
+use chronik_protocol::messages::create_topics_request::{CreatableTopic, CreateTopicsRequest};
+use chronik_protocol::messages::describe_cluster_request::DescribeClusterRequest;
+use chronik_protocol::{ErrorCode, KafkaString};
+use chronik_shards::model::NodeId;
+use chronik_tuning::host::Host;
+use tempfile::TempDir;
+
+use crate::support::client::Client;
+use crate::support::requests::{describe_topic, init_producer, try_create_topic};
+use crate::support::server::is_reference;
+use crate::support::wait_for;
+
+struct Cluster {
+    data: TempDir,
+    kafka: Vec<SocketAddr>,
+    control: Vec<SocketAddr>,
+    nodes: BTreeMap<usize, Node>,
+}
+
+fn free_addresses(count: usize) -> Vec<SocketAddr> {
+    let bound: Vec<TcpListener> =
+        (0..count).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
+    bound.iter().map(|listener| listener.local_addr().unwrap()).collect()
+}
+
+impl Cluster {
+    /// Three nodes that serve.
+    fn start() -> Self {
+        let addresses = free_addresses(6);
+        let mut cluster = Self {
+            data: tempfile::tempdir().unwrap(),
+            kafka: addresses[..3].to_vec(),
+            control: addresses[3..].to_vec(),
+            nodes: BTreeMap::new(),
+        };
+        cluster.start_nodes(&[0, 1, 2]);
+        cluster
+    }
+
+    /// All at once: none comes up alone.
+    fn start_nodes(&mut self, nodes: &[usize]) {
+        let configs: Vec<_> = nodes.iter().map(|node| (*node, self.config(*node))).collect();
+        let starting: Vec<_> = configs
+            .into_iter()
+            .map(|(node, config)| (node, std::thread::spawn(move || Node::start(&config).unwrap())))
+            .collect();
+        for (node, thread) in starting {
+            self.nodes.insert(node, thread.join().unwrap());
+        }
+        let all = self.nodes.len();
+        for node in self.nodes.keys() {
+            let mut client = self.client(*node);
+            wait_for("nodes that are unfenced", || {
+                (brokers(&mut client).len() == all).then_some(())
+            });
+        }
+    }
+
+    fn config(&self, node: usize) -> NodeConfig {
+        let data_dir = self.data.path().join(node.to_string());
+        let others = (0..3).filter(|other| *other != node);
+        let command = CommandLine {
+            kafka_port: Some(self.kafka[node].port()),
+            node_id: Some(node as i32),
+            data_dir: Some(data_dir),
+            shards: Some(1),
+            no_pin: true,
+            profile: Some("shared-host".to_owned()),
+            ..CommandLine::default()
+        };
+        let mut config = NodeConfig::resolve(command, &Host::read().unwrap()).unwrap();
+        config.peers = Some(Peers {
+            control_bind: self.control[node],
+            control: others
+                .map(|other| (NodeId(other as i32), self.control[other].to_string()))
+                .collect(),
+            rack: Some(format!("rack-{node}")),
+            timing: ClusterTiming::default(),
+        });
+        config
+    }
+
+    fn client(&self, node: usize) -> Client {
+        Client::connect(self.kafka[node])
+    }
+
+    fn stop(mut self) {
+        while let Some((_, node)) = self.nodes.pop_first() {
+            node.stop();
+        }
+    }
+}
+
+fn brokers(client: &mut Client) -> Vec<(i32, Option<KafkaString>)> {
+    let response =
+        client.call(1, &DescribeClusterRequest { endpoint_type: 1, ..Default::default() });
+    response.brokers.into_iter().map(|broker| (broker.broker_id, broker.rack)).collect()
+}
+
+fn create_replicated(client: &mut Client, name: &str) -> ErrorCode {
+    let topic = CreatableTopic {
+        name: name.into(),
+        num_partitions: 3,
+        replication_factor: 3,
+        ..CreatableTopic::default()
+    };
+    let request =
+        CreateTopicsRequest { topics: vec![topic], timeout_ms: 30_000, ..Default::default() };
+    let response = client.call(5, &request);
+    crate::support::requests::error(response.topics[0].error_code)
+}
+
+/// The leaders of a topic's partitions, once the node knows the topic.
+fn leaders(client: &mut Client, name: &str) -> Vec<i32> {
+    wait_for("the topic", || {
+        let topic = describe_topic(client, name);
+        let leaders: Vec<i32> = topic.partitions.iter().map(|it| it.leader_id).collect();
+        (topic.error_code == 0 && leaders.len() == 3).then_some(leaders)
+    })
+}
+
+#[test]
+fn any_node_changes_the_metadata_of_all_and_survives_any_other() {
+    if is_reference() {
+        return;
+    }
+    let mut cluster = Cluster::start();
+    let racks: Vec<_> = brokers(&mut cluster.client(0));
+    assert_eq!(racks[2], (2, Some(KafkaString::from("rack-2"))));
+    let mut producers = std::collections::BTreeSet::new();
+    for node in 0..3 {
+        let name = format!("by-{node}");
+        let mut client = cluster.client(node);
+        assert_eq!(create_replicated(&mut client, &name), ErrorCode::None);
+        assert_eq!(try_create_topic(&mut client, &name, 1, &[]), ErrorCode::TopicAlreadyExists);
+        assert!(producers.insert(init_producer(&mut client).0), "a producer id twice");
+        for other in 0..3 {
+            let mut led = leaders(&mut cluster.client(other), &name);
+            led.sort_unstable();
+            assert_eq!(led, [0, 1, 2], "as node {other} sees it");
+        }
+    }
+    for gone in 0..3 {
+        // Nobody has caught up with anything yet: only here are all three in sync.
+        let name = format!("before-{gone}");
+        assert_eq!(create_replicated(&mut cluster.client(gone), &name), ErrorCode::None);
+        cluster.nodes.remove(&gone).unwrap().stop();
+        let other = (gone + 1) % 3;
+        let mut client = cluster.client(other);
+        wait_for("others that lead", || {
+            let led = leaders(&mut client, &name);
+            led.iter().all(|leader| *leader >= 0 && *leader != gone as i32).then_some(())
+        });
+        assert_eq!(brokers(&mut client).len(), 2);
+        assert_eq!(create_replicated(&mut client, &format!("without-{gone}")), ErrorCode::None);
+        cluster.start_nodes(&[gone]);
+        leaders(&mut cluster.client(gone), &format!("without-{gone}"));
+    }
+    assert!(Path::new(cluster.data.path()).join("0/node.toml").exists());
+    cluster.stop();
+}
