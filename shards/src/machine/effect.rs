@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::input::{PartitionConfig, ProduceOutcome, Token};
-use crate::format::positions::PartitionCheckpoint;
+use crate::format::positions::{PartitionCheckpoint, ProducerCheckpoint};
 use crate::format::record_batch::StoredBatch;
 use crate::model::{Lsn, Offset, ReplicaKey, TimestampMs, WalFileSeq};
 
@@ -91,6 +91,15 @@ pub enum StoreJob {
         /// Segments that end at or below go; never the active one.
         log_start_offset: Offset,
     },
+    /// What lies at `end_offset` and behind is void: cut the segments there.
+    Truncate {
+        /// Whose.
+        key: ReplicaKey,
+        /// A border between batches; the log's end from now on.
+        end_offset: Offset,
+        /// Whether nothing is kept, so that the log begins at `end_offset`.
+        begins_anew: bool,
+    },
     /// The partition was deleted: rename its directory away, then remove it.
     Remove {
         /// Whose.
@@ -116,6 +125,15 @@ pub enum StoreReply {
         key: ReplicaKey,
         /// How they are now.
         view: LogView,
+    },
+    /// The segments are cut.
+    Truncated {
+        /// Whose.
+        key: ReplicaKey,
+        /// How they are now.
+        view: LogView,
+        /// Idempotent producers as of their end.
+        producers: Vec<ProducerCheckpoint>,
     },
     /// A checkpoint is durable.
     Checkpointed {

@@ -6,6 +6,8 @@
 pub mod effect;
 pub mod input;
 pub mod metadata;
+pub mod replica;
+pub mod replication;
 pub mod shard;
 pub mod topic_config;
 

@@ -156,7 +156,8 @@ impl Rounds {
         for slot in self.dirty.drain(..) {
             let Some(partition) = partitions.get_mut(slot) else { continue };
             partition.is_dirty = false;
-            if partition.has_failed {
+            // Nothing is left to append where the log was cut.
+            if partition.has_failed || partition.durable_end <= partition.segments_end {
                 continue;
             }
             partition.append_target = Some(partition.durable_end);

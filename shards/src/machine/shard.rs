@@ -15,8 +15,10 @@ use super::partition::retention::Retention;
 use super::partition::tail_cache::CacheOrder;
 use super::partitions::{Partitions, Slot};
 use super::produce::Parked;
+use super::replication::Replication;
 use super::rounds::{RoundLimits, Rounds};
 use super::wal::{Note, WalLimits, WalQueue};
+use crate::format::peer_frame::StreamFailure;
 use crate::format::wal_entry::{Commit, WalEntry};
 use crate::model::{Lsn, MonotonicMicros, Now, Offset, ReplicaKey, ShardId, WalFileSeq};
 
@@ -91,6 +93,8 @@ pub struct ShardMachine {
     pub(super) waits: FetchWaits,
     /// When retention looks around next; `None` when there is nothing it could ever remove.
     next_retention: Option<MonotonicMicros>,
+    /// `None` on a node without peers.
+    pub(super) replication: Option<Replication>,
 }
 
 impl ShardMachine {
@@ -125,6 +129,7 @@ impl ShardMachine {
             cache: CacheOrder::default(),
             waits: FetchWaits::default(),
             next_retention: None,
+            replication: None,
         }
     }
 
@@ -211,6 +216,7 @@ impl ShardMachine {
             let gone = Err(ProduceError::UnknownPartition(key));
             self.requests.decide(waiter.request, waiter.index, gone, out);
         }
+        self.detach_streams(slot, StreamFailure::UnknownPartition);
         self.cache.forgot(partition.tail.clear(), &self.partitions);
         self.rounds.release(&key);
         if partition.append_target.is_some() {
@@ -241,6 +247,10 @@ impl ShardMachine {
         if partition.has_failed {
             return Err(FetchError::StorageFailed);
         }
+        if !partition.leads() {
+            let (leader, leader_epoch) = (partition.placement.leader, partition.leader_epoch);
+            return Err(FetchError::NotLeader { key, leader, leader_epoch });
+        }
         let wanted = before.unwrap_or(partition.high_watermark);
         let log_start_offset = partition.log_start_offset;
         // Below the log start there is nothing left to delete, which is what was asked.
@@ -257,7 +267,9 @@ impl ShardMachine {
     /// The next commit to write, or `None` when nothing waits, enough are being written, or no file
     /// has room. [`Effect::CommitPending`] says when to ask again.
     pub fn next_commit(&mut self) -> Option<Commit> {
-        self.wal.next_commit()
+        let commit = self.wal.next_commit()?;
+        self.replicate(&commit.entries);
+        Some(commit)
     }
 
     /// A commit is on the disk. It counts once all before it are, too.
@@ -297,6 +309,7 @@ impl ShardMachine {
                 self.wal.checkpointed(lsn);
             }
             StoreReply::Removed { .. } => {}
+            reply @ StoreReply::Truncated { .. } => self.segments_truncated(reply),
             StoreReply::NoSpace { key } => {
                 let whose = key.and_then(|key| Some((self.partitions.slot(&key)?, key)));
                 if key.is_none() || whose.is_some() {
@@ -322,6 +335,7 @@ impl ShardMachine {
             self.rounds.next_deadline(),
             self.cache.idle_deadline(self.limits.tail_cache_idle_ms),
             self.next_retention,
+            self.next_peer_deadline(),
         ];
         parts.into_iter().flatten().min()
     }
@@ -338,6 +352,7 @@ impl ShardMachine {
         self.rounds.tick(now, &self.partitions, out);
         let idle_ms = self.limits.tail_cache_idle_ms;
         self.cache.trim_idle(now.monotonic, idle_ms, &mut self.partitions);
+        self.tick_peers(now);
         if self.next_retention.is_some_and(|at| at <= now.monotonic) {
             self.run_retention(now, out);
         }
@@ -372,6 +387,7 @@ impl ShardMachine {
         let cached: usize = self.partitions.iter().map(|(_, found)| found.tail.cost()).sum();
         assert_eq!(cached, self.cache.bytes(), "cached bytes are counted");
         self.wal.check_invariants();
+        self.check_peers();
         self.rounds.check_invariants(&self.partitions);
         self.waits.check_invariants(&self.partitions);
         assert!(
@@ -386,6 +402,7 @@ impl ShardMachine {
         let Some(partition) = self.partitions.get_mut(slot) else { return };
         let before = partition.advance();
         let (own, high_watermark) = (partition.in_sync.own(), partition.high_watermark);
+        let due_log_start = partition.due_log_start();
         while let Some(mut waiter) = partition.ack_waiters.pop(own, high_watermark) {
             waiter.appended.log_start_offset = partition.log_start_offset;
             self.requests.decide(waiter.request, waiter.index, Ok(waiter.appended), out);
@@ -396,6 +413,12 @@ impl ShardMachine {
             let bytes = partition.tail.bytes_between(before, high_watermark);
             self.waits.readable(slot, bytes, &mut self.partitions, out);
         }
+        if before.is_some() {
+            self.tell_positions(slot);
+        }
+        if let Some(log_start) = due_log_start {
+            self.move_log_start(slot, log_start, None);
+        }
     }
 
     /// Lets go of what became possible.
@@ -404,6 +427,7 @@ impl ShardMachine {
             return;
         }
         self.wal.prepare_spare(out);
+        self.pump_peers(now, out);
         self.resume_parked(now, out);
         let unflushed = self.wal.durable() > self.wal.checkpointed_lsn();
         // A checkpoint that frees nothing would be wanted again at once.
@@ -449,10 +473,12 @@ impl ShardMachine {
                     }
                     reached = partition.log_start_offset;
                 }
+                self.tell_positions(slot);
                 if let Some(token) = token {
                     out.push(Effect::RecordsDeleted { token, log_start_offset: reached });
                 }
             }
+            Note::Truncated { slot, segments } => self.cut_durable(slot, segments, out),
             Note::Opened => {}
             Note::Closed { key } => out.push(Effect::Store(StoreJob::Remove { key })),
         }
@@ -461,6 +487,10 @@ impl ShardMachine {
     fn take_view(&mut self, now: Now, key: ReplicaKey, view: LogView, out: &mut Vec<Effect>) {
         let Some(slot) = self.partitions.slot(&key) else { return };
         let partition = self.partitions.get_mut(slot).expect("a key names an open slot");
+        // Until the cut is answered, answers speak of what is void.
+        if partition.awaits_cut {
+            return;
+        }
         let was_appending = partition.append_target.is_some();
         if partition.set_view(view) {
             let log_start_offset = partition.log_start_offset;
@@ -485,6 +515,8 @@ impl ShardMachine {
             self.rounds.hold(key);
         }
         let dropped = partition.fail();
+        partition.awaits_cut = false;
+        partition.truncation = None;
         for waiter in partition.ack_waiters.take() {
             let failed = Err(ProduceError::StorageFailed);
             self.requests.decide(waiter.request, waiter.index, failed, out);
@@ -494,6 +526,7 @@ impl ShardMachine {
             self.rounds.append_done(&self.partitions, out);
         }
         self.waits.answer_all(slot, &mut self.partitions, out);
+        self.detach_streams(slot, StreamFailure::Storage);
     }
 
     fn move_log_start(&mut self, slot: Slot, wanted: Offset, token: Option<Token>) {

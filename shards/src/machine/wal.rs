@@ -57,6 +57,13 @@ pub enum Note {
         /// Who asked; `None` for retention.
         token: Option<Token>,
     },
+    /// A log was cut.
+    Truncated {
+        /// Whose.
+        slot: Slot,
+        /// For the store: whose, where, and whether nothing is kept. `None` where segments have none of it.
+        segments: Option<(ReplicaKey, Offset, bool)>,
+    },
     /// Nobody waits for it.
     Opened,
     /// The directory may go.

@@ -18,6 +18,7 @@ pub mod recovery;
 mod segment;
 #[cfg(any(test, feature = "simulation"))]
 pub mod sim_disk;
+mod truncate;
 
 #[cfg(test)]
 mod tests;
@@ -36,7 +37,7 @@ use crate::format::partition_metadata;
 use crate::format::positions::PartitionCheckpoint;
 use crate::machine::effect::{CheckpointJob, StoreJob, StoreReply};
 use crate::machine::input::PartitionConfig;
-use crate::model::{PartitionIndex, ReplicaKey, ShardId, TopicId};
+use crate::model::{Offset, PartitionIndex, ReplicaKey, ShardId, TopicId};
 
 /// An error after which the process must stop.
 #[derive(Debug, thiserror::Error)]
@@ -117,6 +118,9 @@ impl<D: Disk> SegmentStore<D> {
                     log.delete_below(disk, files, log_start_offset)
                 })])
             }
+            StoreJob::Truncate { key, end_offset, begins_anew } => {
+                Ok(vec![self.truncate(key, end_offset, begins_anew)])
+            }
             StoreJob::Checkpoint(job) => self.checkpoint(*job),
             StoreJob::Remove { key } => Ok(vec![self.remove(key)]),
         }
@@ -150,6 +154,24 @@ impl<D: Disk> SegmentStore<D> {
             None => Err(io::Error::other("the partition was not opened")),
         };
         self.answer(key, result)
+    }
+
+    /// A log that cannot be cut holds what nobody may read: it is fenced, whatever the reason.
+    fn truncate(&mut self, key: ReplicaKey, end: Offset, begins_anew: bool) -> StoreReply {
+        let cut = self.with_log(key, |log, disk, files| {
+            let done =
+                if begins_anew { log.clear(disk, files) } else { log.truncate(disk, files, end) };
+            done.map_err(|error| io::Error::other(format!("cut at {end}: {error}")))
+        });
+        match (cut, self.logs.get(&key)) {
+            (StoreReply::Segments { key, view }, Some(log)) => {
+                StoreReply::Truncated { key, view, producers: log.producers.to_checkpoint() }
+            }
+            (StoreReply::NoSpace { .. }, _) => {
+                self.answer(key, Err(io::Error::other("there is no directory to cut")))
+            }
+            (other, _) => other,
+        }
     }
 
     fn answer(&mut self, key: ReplicaKey, result: io::Result<()>) -> StoreReply {
