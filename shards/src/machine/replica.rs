@@ -1,7 +1,7 @@
 //! What the metadata says of a partition's replicas, as a shard is told it.
 
 use super::input::PartitionSpec;
-use crate::model::{BrokerEpoch, NodeId, ShardId};
+use crate::model::{BrokerEpoch, LeaderEpoch, NodeId, Offset, ShardId};
 
 /// Who this shard is to its peers.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -38,4 +38,19 @@ pub struct ReplicaAssignment {
     pub replicas: Vec<ReplicaNode>,
     /// Those that are in sync.
     pub isr: Vec<NodeId>,
+}
+
+/// How far a replica is, and what it is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ReplicaStanding {
+    /// Whether it takes records from producers.
+    pub leads: bool,
+    /// The newest leader epoch known here.
+    pub leader_epoch: LeaderEpoch,
+    /// First offset a consumer may not read here.
+    pub high_watermark: Offset,
+    /// Below it, everything is durable here.
+    pub durable_end: Offset,
+    /// The next record's offset.
+    pub log_end_offset: Offset,
 }

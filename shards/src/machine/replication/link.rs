@@ -401,7 +401,8 @@ impl Link {
             LinkState::Up { .. } => {
                 let silent = self.heard_at.plus_millis(limits.peer_timeout_ms);
                 let reopen = self.reopen.iter().map(|(at, _)| *at).min();
-                let news = self.news_due(limits).filter(|_| !self.is_signalled);
+                let may_append = self.in_flight.len() < limits.frames_in_flight_max;
+                let news = self.news_due(limits).filter(|_| may_append && !self.is_signalled);
                 let alive = Some(self.heartbeat_at(limits)).filter(|_| !self.is_signalled);
                 [Some(silent), reopen, news, alive].into_iter().flatten().min()
             }
