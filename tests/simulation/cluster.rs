@@ -28,7 +28,7 @@ use super::node::{self, Known, Node, Pending, moment};
 use super::rng::Rng;
 
 pub const NODES: usize = 3;
-const STEPS: u64 = 2500;
+const STEPS: u64 = 4000;
 const PRODUCERS: usize = 5;
 /// Steps in which a cluster without faults has to come to rest.
 const SETTLE_STEPS: u64 = 60_000;
@@ -284,10 +284,10 @@ impl World {
         match self.rng.below(1000) {
             0..330 => self.perform_one()?,
             330..640 => self.deliver_one()?,
-            640..740 => self.produce()?,
-            740..790 => self.fetch()?,
-            790..860 => self.controller_step()?,
-            860..975 => self.pass_time()?,
+            640..770 => self.produce()?,
+            770..810 => self.fetch()?,
+            810..875 => self.controller_step()?,
+            875..980 => self.pass_time()?,
             _ => self.fault()?,
         }
         Ok(())

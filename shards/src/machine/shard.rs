@@ -152,7 +152,6 @@ impl ShardMachine {
             return;
         }
         let PartitionSpec { key, ref topic_name, leader_epoch, ref config } = spec;
-        let opened = WalEntry::Opened { key, topic_name: topic_name.clone(), leader_epoch };
         if let Some(slot) = self.partitions.slot(&key) {
             let partition = self.partitions.get_mut(slot).expect("a key names an open slot");
             if leader_epoch < partition.leader_epoch {
@@ -160,28 +159,34 @@ impl ShardMachine {
             }
             if leader_epoch > partition.leader_epoch {
                 partition.leader_epoch = leader_epoch;
-                self.wal.push(opened, Note::Opened);
+                let topic_name = topic_name.clone();
+                self.wal.push(WalEntry::Opened { key, topic_name, leader_epoch }, Note::Opened);
                 // A consumer that knows the old epoch has to learn of the new one.
                 self.waits.answer_all(slot, &mut self.partitions, out);
             }
             self.configure_partition(key, config.clone(), out);
         } else {
-            self.wal.push(opened, Note::Opened);
-            out.push(Effect::Store(StoreJob::Open {
-                key,
-                topic_name: topic_name.clone(),
-                config: config.clone(),
-            }));
-            let partition = Partition::new(spec, recovered);
-            if partition.has_useless_segment() {
-                let log_start_offset = partition.log_start_offset;
-                out.push(Effect::Store(StoreJob::DeleteSegments { key, log_start_offset }));
-            }
-            self.partitions.insert(partition);
-            self.rounds.known(&key);
+            self.insert_partition(Partition::new(spec, recovered), out);
         }
         self.arm_retention(now.monotonic);
         self.pump(now, out);
+    }
+
+    /// Takes a new partition in, whatever it is by the metadata.
+    pub(super) fn insert_partition(&mut self, partition: Partition, out: &mut Vec<Effect>) -> Slot {
+        let (key, topic_name) = (partition.key, partition.topic_name.clone());
+        let leader_epoch = partition.leader_epoch;
+        let opened = WalEntry::Opened { key, topic_name: topic_name.clone(), leader_epoch };
+        self.wal.push(opened, Note::Opened);
+        let config = partition.config.clone();
+        out.push(Effect::Store(StoreJob::Open { key, topic_name, config }));
+        if partition.has_useless_segment() {
+            let log_start_offset = partition.log_start_offset;
+            out.push(Effect::Store(StoreJob::DeleteSegments { key, log_start_offset }));
+        }
+        let slot = self.partitions.insert(partition);
+        self.rounds.known(&key);
+        slot
     }
 
     /// Changes the configuration of an open partition.
@@ -538,7 +543,7 @@ impl ShardMachine {
         self.wal.push(WalEntry::LogStart { key, log_start_offset }, note);
     }
 
-    fn arm_retention(&mut self, now: MonotonicMicros) {
+    pub(super) fn arm_retention(&mut self, now: MonotonicMicros) {
         if self.life == Life::Running && self.next_retention.is_none() {
             self.next_retention = Some(now.plus_millis(self.limits.retention_interval_ms));
         }

@@ -69,11 +69,9 @@ impl Network {
         }
     }
 
-    fn wire_of(&self, seat: usize, shard: usize, connection: ConnectionId) -> Option<(u64, usize)> {
+    fn wire_of(&self, end: End) -> Option<(u64, usize)> {
         self.wires.iter().find_map(|(id, wire)| {
-            let is_it = |end: &End| {
-                (end.seat, end.shard, end.connection) == (seat, shard, Some(connection))
-            };
+            let is_it = |other: &End| *other == end;
             wire.ends.iter().position(is_it).map(|end| (*id, end))
         })
     }
@@ -138,7 +136,7 @@ impl World {
             }
             PeerEffect::Disconnect { connection, reason } => {
                 self.trace(|| format!("node {} disconnects {connection:?}: {reason}", seat + 1));
-                if let Some((id, place)) = self.network.wire_of(seat, shard, connection) {
+                if let Some((id, place)) = self.network.wire_of(end(Some(connection))) {
                     let own = self.network.wires[&id].ends[place];
                     self.network.remove(id, |end| *end != own);
                 }
@@ -167,7 +165,9 @@ impl World {
     /// Pulls the frames of a connection onto the wire.
     fn send(&mut self, seat: usize, shard: usize, connection: ConnectionId) {
         let now = self.now();
-        let wire = self.network.wire_of(seat, shard, connection);
+        let incarnation = self.seats[seat].incarnation;
+        let end = |connection| End { seat, shard, incarnation, connection };
+        let wire = self.network.wire_of(end(Some(connection)));
         while let Some(frame) = self.machine(seat, shard).next_peer_frame(now, connection) {
             let bytes = Bytes::from(frame.encode().concat());
             if let Some((id, place)) = wire

@@ -10,6 +10,7 @@ use crate::format::record_batch::StoredBatch;
 use crate::format::wal_entry::WalEntry;
 use crate::machine::effect::{Effect, RecoveredPartition};
 use crate::machine::input::ProduceError;
+use crate::machine::partition::Partition;
 use crate::machine::partition::role::RoleChange;
 use crate::machine::partitions::Slot;
 use crate::machine::replica::{NodeIdentity, ReplicaAssignment};
@@ -54,15 +55,14 @@ impl ShardMachine {
         let is_new = self.partitions.slot(&key).is_none();
         if is_new {
             let known = recovered.as_ref().map(|found| found.state.high_watermark);
-            self.open_partition(now, assignment.spec.clone(), recovered, out);
-            let slot = self.partitions.slot(&key).expect("it was opened");
-            let partition = self.partitions.get_mut(slot).expect("a key names an open slot");
+            let mut partition = Partition::new(assignment.spec.clone(), recovered);
             if assignment.replicas.len() > 1 {
                 // What only this replica is known to have is not readable.
-                let start = partition.log_start_offset;
-                partition.high_watermark =
-                    known.unwrap_or_default().clamp(start, partition.log_end_offset);
+                let (start, end) = (partition.log_start_offset, partition.log_end_offset);
+                partition.high_watermark = known.unwrap_or_default().clamp(start, end);
             }
+            self.insert_partition(partition, out);
+            self.arm_retention(now.monotonic);
         }
         let slot = self.partitions.slot(&key).expect("a key names an open slot");
         let partition = self.partitions.get_mut(slot).expect("a key names an open slot");
