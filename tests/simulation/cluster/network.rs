@@ -126,6 +126,7 @@ impl World {
                     connection: None,
                 };
                 let id = self.network.next_wire;
+                self.trace(|| format!("wire {id}: node {} {connection:?} to {other:?}", seat + 1));
                 self.network.next_wire += 1;
                 let queues = Default::default();
                 let ends = [end(Some(connection)), other];
@@ -227,6 +228,7 @@ impl World {
         let Some(connection) = end.connection.filter(|_| self.is_current(&end)) else {
             return Ok(());
         };
+        self.trace(|| format!("lost: {end:?}"));
         self.act(end, |machine, now, out| machine.peer_lost(now, connection, out))
     }
 
@@ -244,7 +246,8 @@ impl World {
     fn deliver(&mut self, id: u64, place: usize) -> Result<(), Breach> {
         let wire = &self.network.wires[&id];
         let (to, other) = (wire.ends[place], wire.ends[1 - place]);
-        if self.seats[to.seat].frozen_until > self.micros {
+        let is_frozen = |end: &End| self.seats[end.seat].frozen_until > self.micros;
+        if is_frozen(&to) || (!wire.is_connected && is_frozen(&other)) {
             return Ok(());
         }
         if !wire.is_connected {

@@ -101,10 +101,11 @@ impl History {
 
     /// Forgets what lies at `end` and behind.
     pub(super) fn cut(&mut self, end: Offset) {
+        // Epochs may come from a file that is younger than everything else.
+        self.epochs.retain(|(_, start)| *start < end);
         if end >= self.from {
             return;
         }
-        self.epochs.retain(|(_, start)| *start < end);
         let mut producers = self.producers.to_checkpoint();
         for producer in &mut producers {
             producer.batches.retain(|batch| batch.last_offset < end);
