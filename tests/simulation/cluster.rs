@@ -397,6 +397,9 @@ impl World {
         let recovered = Node::recovered(&disk, shards, &known, &BTreeSet::new(), now);
         let (mut started, partitions) =
             recovered.map_err(|error| format!("node {} does not start: {error}", seat + 1))?;
+        for found in &partitions {
+            self.trace(|| format!("node {} recovers {:?}", seat + 1, found.state));
+        }
         let me = NodeIdentity { node_id: node_id(seat), broker_epoch };
         for shard in &mut started.shards {
             shard.machine.join_cluster(network::CLUSTER, me, PEERS);

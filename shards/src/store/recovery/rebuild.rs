@@ -42,6 +42,11 @@ pub fn apply<D: Disk>(
     metas.retain(|sealed| sealed.end_offset <= keep_end);
     let retained: Vec<_> =
         scanned.iter().filter(|(listed, _)| listed.base_offset <= keep_end).collect();
+    // The checkpoint may be older than a cut that the segments have followed already: what it knows of the
+    // records that were there before is void.
+    if let Some(cut) = overlay.cut {
+        history.cut(cut);
+    }
     history.cut(keep_end);
     let last_sealed = metas.last().map(|sealed| sealed.base_offset);
     let last = retained.last().map(|(listed, _)| listed.base_offset).max(last_sealed);
