@@ -42,6 +42,7 @@ pub enum Event {
     NotLeader,
     NotEnoughReplicas,
     NotEnoughReplicasAfterAppend,
+    DeposedLeaderAnswered,
     Fetched,
     FetchedFromFollower,
     NotAvailableYet,
@@ -77,6 +78,7 @@ impl Event {
         Self::NotLeader,
         Self::NotEnoughReplicas,
         Self::NotEnoughReplicasAfterAppend,
+        Self::DeposedLeaderAnswered,
         Self::Fetched,
         Self::FetchedFromFollower,
         Self::NotAvailableYet,
@@ -351,7 +353,7 @@ impl World {
             match effect {
                 Effect::ProduceDone { token, outcomes } => {
                     if let Some(producer) = self.awaited.remove(&(seat, shard, token)) {
-                        self.answered(producer, &outcomes)?;
+                        self.answered(seat, producer, &outcomes)?;
                     }
                 }
                 Effect::FetchReady { .. } | Effect::RecordsDeleted { .. } | Effect::Stopped => {}

@@ -6,6 +6,7 @@ use chronik_shards::format::record_batch::ProducedBatch;
 use chronik_shards::machine::input::{
     FetchError, ProduceError, ProduceInput, ProduceOutcome, ProducePartition,
 };
+use chronik_shards::machine::metadata::MetadataImage;
 use chronik_shards::model::{Acks, ProducerEpoch, ProducerId, TimestampMs};
 
 use super::*;
@@ -138,6 +139,7 @@ impl World {
 
     pub(super) fn answered(
         &mut self,
+        seat: usize,
         index: usize,
         outcomes: &[ProduceOutcome],
     ) -> Result<(), Breach> {
@@ -163,14 +165,22 @@ impl World {
             Err(ProduceError::TimedOut) => self.note(Event::TimedOut),
             Err(ProduceError::NotLeader { .. }) => self.note(Event::NotLeader),
             Err(ProduceError::UnknownPartition(_) | ProduceError::StorageFull) => {}
+            // A deposed leader that has not heard of it does not know what came later.
+            Err(ProduceError::OutOfOrderSequence { .. }) if self.is_deposed(seat, key) => {
+                self.note(Event::DeposedLeaderAnswered);
+            }
             Err(ProduceError::NotEnoughReplicas { .. }) => self.note(Event::NotEnoughReplicas),
             Err(ProduceError::NotEnoughReplicasAfterAppend { .. }) => {
                 self.note(Event::NotEnoughReplicasAfterAppend);
             }
             Err(error) => return Err(format!("{key}: batch {id}: {error}")),
         }
-        // A client that was told twice asks again on purpose now and then: it is the same batch.
         Ok(())
+    }
+
+    fn is_deposed(&self, seat: usize, key: ReplicaKey) -> bool {
+        let epoch = |image: &MetadataImage| image.partition(key).map(|found| found.leader_epoch);
+        epoch(self.controller.view(seat)) < epoch(self.controller.image())
     }
 
     /// Whoever waited for a node that is gone will never know.

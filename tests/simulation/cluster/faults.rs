@@ -4,6 +4,9 @@ use super::*;
 
 impl World {
     pub(super) fn fault(&mut self) -> Result<(), Breach> {
+        if self.bug.is_some() && self.rng.one_in(6) {
+            return self.misbehave();
+        }
         match self.rng.below(100) {
             0..12 => self.go_down(false)?,
             12..20 => self.go_down(true)?,
@@ -14,8 +17,7 @@ impl World {
             64..72 => self.cut(),
             72..80 => self.mend(),
             80..86 => self.cut_controller(),
-            86..96 => self.reset_one(),
-            _ => self.misbehave()?,
+            _ => self.reset_one(),
         }
         Ok(())
     }
