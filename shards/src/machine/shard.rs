@@ -270,7 +270,8 @@ impl ShardMachine {
     }
 
     /// The next commit to write, or `None` when nothing waits, enough are being written, or no file
-    /// has room. [`Effect::CommitPending`] says when to ask again.
+    /// has room. [`Effect::CommitPending`] says when to ask again. What it holds goes to followers at the same
+    /// time: see [`next_peer_effect`](Self::next_peer_effect).
     pub fn next_commit(&mut self) -> Option<Commit> {
         let commit = self.wal.next_commit()?;
         self.replicate(&commit.entries);

@@ -392,6 +392,14 @@ impl Link {
         is_new
     }
 
+    /// The same for live records alone, which no clock has to be asked about.
+    pub(in crate::machine) fn signal_records(&mut self, limits: &PeerLimits) -> bool {
+        let may_append = self.in_flight.len() < limits.frames_in_flight_max;
+        let is_new = !self.is_signalled && may_append && !self.group.is_empty();
+        self.is_signalled |= is_new;
+        is_new
+    }
+
     /// When something is due.
     pub(in crate::machine) fn next_deadline(&self, limits: &PeerLimits) -> Option<MonotonicMicros> {
         match self.state {

@@ -85,6 +85,12 @@ impl ShardMachine {
                 }
             }
         }
+        for link in &mut replication.links {
+            if link.signal_records(&replication.limits) {
+                let connection = link.connection;
+                replication.effects.push_back(PeerEffect::FramesReady { connection });
+            }
+        }
     }
 
     /// A partition's watermarks moved: its followers are to learn it.
