@@ -22,7 +22,7 @@
 //! | 3 refused | follower | reason (1), then a sentence in UTF-8, at most [`REFUSAL_TEXT_BYTES_MAX`] |
 //! | 4 open | leader | stream (4), topic id (16), partition (4), leader epoch (4) |
 //! | 5 history | follower | stream (4), log start (8), log end (8), count (4), then count times leader epoch (4) and its first offset (8), growing |
-//! | 6 start | leader | stream (4), log end from now on (8), log start (8), 1 where the log begins anew there (1) |
+//! | 6 start | leader | stream (4), log end from now on (8), log start (8), 1 where the log begins anew there (1); once more where the log start lies within a batch |
 //! | 7 ready | follower | stream (4), log end (8): all below is durable, appends go on here |
 //! | 8 close | leader | stream (4) |
 //! | 9 append | leader | below |

@@ -12,6 +12,15 @@ use chronik_shards::model::{Acks, ProducerEpoch, ProducerId, TimestampMs};
 use super::*;
 use crate::run::seen;
 
+/// What a producer waits for.
+#[derive(Clone, Copy)]
+struct Waiting {
+    id: BatchId,
+    acks: Acks,
+    /// Where it was acknowledged before.
+    repeats: Option<Offset>,
+}
+
 /// A client that produces to one partition, one batch at a time.
 pub struct Producer {
     key: ReplicaKey,
@@ -19,8 +28,9 @@ pub struct Producer {
     next_sequence: i32,
     /// Sent and not acknowledged: an idempotent producer sends it again.
     unacked: Option<(ProducedBatch, BatchId)>,
-    waits_for: Option<(BatchId, Acks)>,
-    was_told: Option<Offset>,
+    waits_for: Option<Waiting>,
+    /// The last acknowledged one, to be sent again on purpose.
+    last: Option<(ProducedBatch, BatchId, Offset)>,
 }
 
 impl World {
@@ -39,7 +49,7 @@ impl World {
             next_sequence: 0,
             unacked: None,
             waits_for: None,
-            was_told: None,
+            last: None,
         });
     }
 
@@ -86,7 +96,15 @@ impl World {
             return Ok(());
         }
         let Some(seat) = self.leader_by_hearsay(key) else { return Ok(()) };
-        let (batch, id) = self.next_of(index);
+        let repeats = self.producers[index].last.clone();
+        let may_repeat = self.producers[index].unacked.is_none() && !self.is_calm;
+        let (batch, id, repeats) = match repeats.filter(|_| may_repeat && self.rng.one_in(6)) {
+            Some((batch, id, base)) => (batch, id, Some(base)),
+            None => {
+                let (batch, id) = self.next_of(index);
+                (batch, id, None)
+            }
+        };
         let is_idempotent = self.producers[index].id != ProducerId::NONE;
         let acks = match is_idempotent {
             true => Acks::All,
@@ -100,7 +118,7 @@ impl World {
         let input = ProduceInput { token, acks, deadline, partitions };
         let node = self.seats[seat].node.as_mut().expect("it runs");
         let owner = node.owner(key);
-        self.producers[index].waits_for = Some((id, acks));
+        self.producers[index].waits_for = Some(Waiting { id, acks, repeats });
         self.awaited.insert((seat, owner, token), index);
         let mut effects = Vec::new();
         node.act(owner, &mut effects, |machine, out| machine.produce(now, input, out));
@@ -145,7 +163,7 @@ impl World {
     ) -> Result<(), Breach> {
         let producer = &mut self.producers[index];
         let key = producer.key;
-        let Some((id, acks)) = producer.waits_for.take() else {
+        let Some(Waiting { id, acks, repeats }) = producer.waits_for.take() else {
             return Err(format!("{key}: an answer that nobody waits for"));
         };
         match &outcomes[0].result {
@@ -153,12 +171,16 @@ impl World {
             Ok(_) if acks == Acks::Leader => {}
             Ok(appended) => {
                 let base = appended.base_offset;
-                producer.unacked = None;
-                let again = producer.was_told.replace(base) == Some(base);
+                if let Some((batch, _)) = producer.unacked.take_if(|_| repeats.is_none()) {
+                    producer.last = Some((batch, id, base));
+                }
+                if repeats.is_some_and(|original| original != base) {
+                    return Err(format!("{key}: batch {id} was at {repeats:?}, is at {base}"));
+                }
                 self.trace(|| format!("{key}: batch {id} is acknowledged at {base}"));
                 self.model.acked(key, base, id)?;
                 self.note(Event::Acked);
-                if again {
+                if repeats.is_some() {
                     self.note(Event::Duplicate);
                 }
             }
@@ -192,6 +214,32 @@ impl World {
                 self.producers[producer].waits_for = None;
             }
         }
+    }
+
+    /// Records below some readable offset are deleted on the leader.
+    pub(super) fn delete_records(&mut self) -> Result<(), Breach> {
+        let keys = self.keys();
+        let key = keys[self.rng.place(keys.len())];
+        let Some(seat) = self.leader_by_hearsay(key) else { return Ok(()) };
+        let node = self.seats[seat].node.as_mut().expect("it runs");
+        let owner = node.owner(key);
+        let Some(info) = node.shards[owner].machine.info(key) else { return Ok(()) };
+        let span = info.high_watermark.since(info.log_start_offset) as u64;
+        let wanted = [span, self.rng.below(span + 1)][self.rng.place(2)];
+        let before = info.log_start_offset.plus(wanted as i64);
+        self.trace(|| format!("delete {key} before {before} on node {}", seat + 1));
+        self.next_token += 1;
+        let (token, now, mut effects) = (Token(self.next_token), self.now(), Vec::new());
+        let node = self.seats[seat].node.as_mut().expect("it runs");
+        let asked = node.act(owner, &mut effects, |machine, out| {
+            machine.delete_records(now, token, key, Some(before), out)
+        });
+        match asked {
+            Ok(()) => self.note(Event::RecordsDeleted),
+            Err(FetchError::NotLeader { .. }) => {}
+            Err(error) => return Err(format!("{key} before {before}: {error}")),
+        }
+        self.take(seat, effects)
     }
 
     pub(super) fn fetch(&mut self) -> Result<(), Breach> {

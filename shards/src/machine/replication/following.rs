@@ -71,7 +71,13 @@ impl ShardMachine {
         let Some(inbound) = replication.inbound.get_mut(&connection) else { return };
         let Some(stream) = inbound.streams.get_mut(&start.stream) else { return };
         let Some(partition) = self.partitions.get_mut(stream.slot) else { return };
-        if stream.state != InboundState::Opened || partition.leads() {
+        // A log that has to begin at another border is told so when the leader has looked at its batches.
+        let may_start = match stream.state {
+            InboundState::Opened => true,
+            InboundState::Ready => start.begins_anew,
+            InboundState::Truncating => false,
+        };
+        if !may_start || partition.leads() {
             return;
         }
         stream.state = InboundState::Truncating;

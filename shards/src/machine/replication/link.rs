@@ -10,7 +10,7 @@ mod frames;
 use std::collections::{BTreeMap, VecDeque};
 
 use super::{ConnectionId, PeerLimits};
-use crate::format::peer_frame::{BATCH_HEAD_BYTES, Open, PeerFrame, StreamId};
+use crate::format::peer_frame::{BATCH_HEAD_BYTES, Open, PeerFrame, Start, StreamId};
 use crate::format::record_batch::StoredBatch;
 use crate::machine::partitions::Slot;
 use crate::machine::queue::pop_front_if;
@@ -73,6 +73,8 @@ pub(in crate::machine) struct Stream {
     pub state: StreamState,
     /// Whether watermarks moved that the follower does not know.
     pub has_news: bool,
+    /// Where the follower's log was told to begin: below the log start, at the border of the batch that has it.
+    pub anew_at: Option<Offset>,
 }
 
 #[derive(Debug)]
@@ -243,10 +245,24 @@ impl Link {
         self.next_stream += 1;
         let state = StreamState::Opening;
         self.by_slot.insert(slot, stream);
-        self.streams.insert(stream, Stream { slot, key, leader_epoch, state, has_news: false });
+        let (has_news, anew_at) = (false, None);
+        let opened = Stream { slot, key, leader_epoch, state, has_news, anew_at };
+        self.streams.insert(stream, opened);
         let open = Open { stream, key, leader_epoch };
         self.control.push_back(PeerFrame::Open(open));
         stream
+    }
+
+    /// The log start lies within a batch: the follower's log has to begin where that begins.
+    pub(in crate::machine) fn begin_at_border(&mut self, stream: StreamId, border: Offset) {
+        if let Some(found) = self.streams.get_mut(&stream) {
+            found.state = StreamState::Starting;
+            found.anew_at = Some(border);
+            let log_start_offset = border;
+            let (end_offset, begins_anew) = (border, true);
+            let start = Start { stream, end_offset, log_start_offset, begins_anew };
+            self.control.push_back(PeerFrame::Start(start));
+        }
     }
 
     /// Ends a stream; what is under way for it counts no more.

@@ -187,7 +187,8 @@ impl ShardMachine {
         if found.state != StreamState::Starting || !is_current {
             return None;
         }
-        if end_offset > partition.log_end_offset || end_offset < partition.log_start_offset {
+        let is_early = end_offset < partition.log_start_offset && found.anew_at != Some(end_offset);
+        if end_offset > partition.log_end_offset || is_early {
             // Its log is not what was agreed: the histories are compared again.
             link.close(stream);
             link.reopen_later(now, found.slot);

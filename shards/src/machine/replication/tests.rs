@@ -538,6 +538,24 @@ fn a_slow_follower_leaves_the_set_and_comes_back_when_it_is_fast() {
 }
 
 #[test]
+fn a_log_that_begins_within_a_batch_is_followed_from_the_batchs_beginning() {
+    let mut cluster = Cluster::led_by_0();
+    cluster.cut = vec![2];
+    cluster.assign_all(0, 1, 2, &[0, 1]);
+    for _ in 0..3 {
+        cluster.send(0, Acks::All);
+    }
+    cluster.nodes[0].delete_records(Some(3)).expect("it is readable");
+    cluster.frames.retain(|(end, _)| end.0 != 2);
+    cluster.cut.clear();
+    cluster.pass_millis(1500);
+    assert_eq!(cluster.ends(), [6, 6, 6]);
+    assert_eq!(cached(&cluster.nodes[2].fetch(3).expect("readable").data), [2, 4]);
+    let info = cluster.nodes[2].machine.info(key(0)).expect("it is here");
+    assert_eq!(info.log_start_offset, Offset(3));
+}
+
+#[test]
 fn a_log_start_reaches_the_followers() {
     let mut cluster = Cluster::led_by_0();
     cluster.send(0, Acks::All);

@@ -131,6 +131,11 @@ impl Link {
         }
         let first_bytes =
             partition.tail.from(next_offset).next().map_or(0, StoredBatch::total_bytes);
+        let first = partition.tail.from(next_offset).next().map(|first| first.header.base_offset);
+        if let Some(border) = first.filter(|border| *border < next_offset) {
+            self.begin_at_border(stream, border);
+            return Vec::new();
+        }
         if !self.has_room(limits, first_bytes as u64) {
             self.behind.push_back(stream);
             return Vec::new();
@@ -173,6 +178,11 @@ impl Link {
         let StreamState::Behind { next_offset, is_reading: true } = found.state else {
             return Ok(());
         };
+        let border = batches.first().map(|first| first.header.base_offset);
+        if let Some(border) = border.filter(|border| *border < next_offset) {
+            self.begin_at_border(stream, border);
+            return Ok(());
+        }
         let continues =
             batches.first().is_some_and(|first| first.header.base_offset == next_offset);
         let Some(end) = batches.last().map(StoredBatch::end_offset).filter(|_| continues) else {
