@@ -252,8 +252,11 @@ impl<D: Disk> SegmentStore<D> {
     fn adopt(&mut self, partition: &PartitionCheckpoint) {
         let Some(log) = self.logs.get_mut(&partition.key) else { return };
         let end = log.end_offset();
+        // A log that begins anew has nothing in segments, though its old ones may still be there.
+        let is_empty = partition.log_start_offset == partition.flushed_end;
         assert!(
-            self.failed.contains(&partition.key)
+            is_empty
+                || self.failed.contains(&partition.key)
                 || end.is_none_or(|end| partition.flushed_end <= end),
             "{}: checkpoint at {}, segments end at {end:?}",
             partition.key,

@@ -101,6 +101,24 @@ fn cut_segment<D: Disk>(
     Ok(segment)
 }
 
+/// The border between batches at `offset` or next behind it.
+pub(super) fn border_from<D: Disk>(
+    disk: &D,
+    log: &PartitionLog,
+    offset: Offset,
+) -> io::Result<Offset> {
+    let view = log.view();
+    let holds = |s: &&SegmentMeta| s.base_offset < offset && s.end_offset > offset;
+    let Some(segment) = view.iter().find(holds) else { return Ok(offset) };
+    let mut border = offset;
+    for_each_header(disk, &log.dir, segment, segment.end_offset, |header| {
+        if header.base_offset < offset && header.end_offset() > offset {
+            border = header.end_offset();
+        }
+    })?;
+    Ok(border)
+}
+
 /// Calls for every batch of a segment that ends at or below `end`.
 fn for_each_header<D: Disk>(
     disk: &D,

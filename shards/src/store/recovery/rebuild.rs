@@ -17,6 +17,7 @@ use crate::store::open_files::OpenFiles;
 use crate::store::partition_log::{PartitionLog, create_dir};
 use crate::store::paths::{self, Aside, SegmentFile, segment_file};
 use crate::store::segment::Segment;
+use crate::store::truncate::border_from;
 use crate::store::{owner, put_aside};
 
 /// Files that one partition's recovery keeps open.
@@ -85,7 +86,11 @@ pub fn apply<D: Disk>(
     let log_start = inspection.log_start.min(end);
     log.delete_below(disk, &mut files, log_start)?;
     log.write_epochs(disk)?;
-    let state = state(&log, checkpoint, &overlay, log_start, end);
+    let mut state = state(&log, checkpoint, &overlay, log_start, end);
+    // The log start never passes the high watermark, and that lies between batches.
+    if state.high_watermark == log_start {
+        state.high_watermark = border_from(disk, &log, log_start)?;
+    }
     Ok((log, state))
 }
 
