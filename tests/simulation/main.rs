@@ -1,9 +1,10 @@
-//! One node, simulated: the real machines, the real store and the real recovery on virtual time and on a
-//! disk that loses what a disk may lose. One seed is one exact run.
+//! One node, and a cluster of three (see `cluster`), simulated: the real machines, the real store and the real
+//! recovery on virtual time and on disks that lose what a disk may lose. One seed is one exact run.
 //!
 //!     cargo test --test simulation                                  a few hundred seeds
 //!     CHRONIK_SIM_SEEDS=0..5000 cargo test --release --test simulation
 //!     CHRONIK_SIM_SEED=17 cargo test --test simulation -- --nocapture     one seed, with its trace
+//!     CHRONIK_SIM_CLUSTER_SEED=17 cargo test --test simulation cluster -- --nocapture     one of a cluster
 //!
 //! The simulator performs the effects: WAL writes in any order, storage jobs late, files prepared late. It
 //! crashes the process between any two of them, cuts the power in the middle of writes, fills the disk and

@@ -29,13 +29,7 @@ impl ShardMachine {
             Some(_) => Ok(()),
         };
         if let Err(reason) = failure {
-            let is_full = replication.waiting_opens.len() >= limit
-                && !replication.waiting_opens.contains_key(&open.key);
-            if is_full {
-                return inbound.fail(open.stream, reason);
-            }
-            replication.waiting_opens.insert(open.key, (connection, open));
-            return;
+            return self.wait_for_metadata(connection, open, reason, limit);
         }
         let (Some(slot), Some(partition)) = (slot, partition) else { return };
         if partition.leads() || partition.placement.leader != Some(inbound.node_id) {
@@ -54,6 +48,34 @@ impl ShardMachine {
             log_end_offset: partition.log_end_offset,
             epochs: partition.epochs.starts().to_vec(),
         }));
+    }
+
+    /// Keeps an open until its epoch is known here. Of two leaders the later one is waited for.
+    fn wait_for_metadata(
+        &mut self,
+        connection: ConnectionId,
+        open: Open,
+        reason: StreamFailure,
+        limit: usize,
+    ) {
+        let replication = self.replication.as_mut().expect("it has the connection");
+        let waiting = replication.waiting_opens.get(&open.key).copied();
+        let is_full = replication.waiting_opens.len() >= limit && waiting.is_none();
+        let later = waiting.is_some_and(|(other, waits)| {
+            let is_there = replication.inbound.contains_key(&other);
+            is_there && waits.leader_epoch > open.leader_epoch
+        });
+        let refused = if is_full || later {
+            Some((connection, open.stream))
+        } else {
+            replication.waiting_opens.insert(open.key, (connection, open));
+            waiting.map(|(other, waits)| (other, waits.stream))
+        };
+        if let Some((connection, stream)) = refused
+            && let Some(inbound) = replication.inbound.get_mut(&connection)
+        {
+            inbound.fail(stream, reason);
+        }
     }
 
     pub(super) fn retry_waiting_open(&mut self, key: ReplicaKey) {

@@ -378,6 +378,26 @@ fn an_epoch_opens_where_the_metadata_has_not_come_yet() {
 }
 
 #[test]
+fn of_two_leaders_that_open_the_later_one_is_waited_for() {
+    let mut cluster = Cluster::new();
+    cluster.metadata_index += 1;
+    let first = cluster.assignment(0, 1, 1, &[0, 1, 2]);
+    cluster.metadata_index += 1;
+    let second = cluster.assignment(1, 2, 2, &[0, 1, 2]);
+    cluster.tell(1, &second);
+    cluster.carry();
+    // The deposed one opens last.
+    cluster.tell(0, &first);
+    cluster.carry();
+    cluster.tell(2, &second);
+    cluster.tell(0, &second);
+    cluster.carry();
+    let token = cluster.nodes[1].send(Acks::All, 0, batch(2, 100));
+    cluster.carry();
+    assert_eq!(cluster.outcome(1, token), Some(Ok(0)));
+}
+
+#[test]
 fn who_is_beyond_the_window_catches_up_without_a_gap() {
     let mut cluster = Cluster::led_by_0();
     cluster.cut = vec![2];
