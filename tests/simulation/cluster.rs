@@ -71,7 +71,7 @@ pub enum Event {
 }
 
 impl Event {
-    /// All of them.
+    /// All but the rarest.
     pub const ALL: &[Self] = &[
         Self::Acked,
         Self::Duplicate,
@@ -79,7 +79,6 @@ impl Event {
         Self::NotLeader,
         Self::NotEnoughReplicas,
         Self::NotEnoughReplicasAfterAppend,
-        Self::DeposedLeaderAnswered,
         Self::RecordsDeleted,
         Self::Fetched,
         Self::FetchedFromFollower,
