@@ -343,11 +343,11 @@ impl Link {
         let has_room = self.has_room(limits, bytes);
         let Some(found) = self.streams.get_mut(&stream) else { return };
         let StreamState::Live { next_offset } = found.state else { return };
-        if batch.header.base_offset != next_offset {
-            // Catching up has sent it already; what it has not, it will.
+        if batch.header.base_offset < next_offset {
+            // Catching up has sent it already.
             return;
         }
-        if has_room {
+        if has_room && batch.header.base_offset == next_offset {
             found.state = StreamState::Live { next_offset: batch.end_offset() };
             self.group_bytes += bytes;
             self.group.push_back((stream, batch.clone()));
