@@ -211,13 +211,14 @@ fn part(handlers: &Handlers, partition: FetchedPartition) -> Part {
     };
     let leader = match error {
         // The client is behind: tell it who leads now.
-        FetchError::FencedEpoch { .. } => {
+        FetchError::FencedEpoch { .. } | FetchError::NotLeader { .. } => {
             let view = handlers.metadata.borrow();
             view.image().partition(partition.key).map(LeaderOnWire::of)
         }
         FetchError::UnknownPartition(_)
         | FetchError::OutOfRange { .. }
         | FetchError::UnknownEpoch { .. }
+        | FetchError::OffsetNotAvailable { .. }
         | FetchError::StorageFailed => None,
     };
     Part { leader, ..Part::refused(error::of_fetch(&error)) }

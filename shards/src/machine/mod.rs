@@ -7,6 +7,8 @@ pub mod controller;
 pub mod effect;
 pub mod input;
 pub mod metadata;
+pub mod replica;
+pub mod replication;
 pub mod shard;
 pub mod topic_config;
 

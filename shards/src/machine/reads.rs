@@ -7,6 +7,7 @@ use super::input::{
 };
 use super::partition::Partition;
 use super::partitions::Slot;
+use super::replica::ReplicaStanding;
 use super::shard::{Life, ShardMachine};
 use crate::format::record_batch::StoredBatch;
 use crate::model::{LeaderEpoch, Now, Offset, ReplicaKey};
@@ -87,6 +88,18 @@ impl ShardMachine {
     #[must_use]
     pub fn info(&self, key: ReplicaKey) -> Option<PartitionInfo> {
         self.partitions.find(&key).map(Partition::info)
+    }
+
+    /// How far this replica of a partition is.
+    #[must_use]
+    pub fn replica_standing(&self, key: ReplicaKey) -> Option<ReplicaStanding> {
+        self.partitions.find(&key).map(|partition| ReplicaStanding {
+            leads: partition.leads(),
+            leader_epoch: partition.leader_epoch,
+            high_watermark: partition.high_watermark,
+            durable_end: partition.durable_end,
+            log_end_offset: partition.log_end_offset,
+        })
     }
 
     /// The segments of a partition.
