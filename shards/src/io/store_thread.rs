@@ -13,7 +13,7 @@ use std::thread::JoinHandle;
 use crossbeam::channel::{Receiver, Sender, TrySendError, bounded};
 
 use super::inbox::InboxSender;
-use super::process::{ProcessMask, THREAD_PREFIX, stop_process};
+use super::process::{ProcessMask, THREAD_PREFIX, stand_back, stop_process};
 use crate::machine::effect::{StoreJob, StoreReply};
 use crate::model::ShardId;
 use crate::store::SegmentStore;
@@ -73,6 +73,7 @@ pub fn start(
     let thread = std::thread::Builder::new().name(format!("{THREAD_PREFIX}store-{shard}")).spawn(
         move || {
             mask.apply();
+            stand_back();
             if let Err(error) = run(&queue, &replies, storage) {
                 stop_process(format_args!("storage of shard {shard}: {error}"));
             }
