@@ -95,12 +95,12 @@ pub(super) struct History {
 impl History {
     /// Takes the next batch.
     pub(super) fn observe(&mut self, header: &BatchHeader) {
-        if header.base_offset < self.from {
-            return;
-        }
-        self.producers.observe(header);
+        // A snapshot of the producers says nothing of the epochs before it.
         if self.epochs.last().is_none_or(|(epoch, _)| *epoch < header.leader_epoch) {
             self.epochs.push((header.leader_epoch, header.base_offset));
+        }
+        if header.base_offset >= self.from {
+            self.producers.observe(header);
         }
     }
 
