@@ -128,7 +128,7 @@ pub struct WalQueue {
     limits: WalLimits,
     pending: VecDeque<Pending>,
     pending_bytes: u64,
-    /// Bytes of the batches that came since the last commit was formed.
+    /// Bytes of the batches that came since the writer last asked for a commit.
     gathered: HashMap<Slot, u64, FixedHash>,
     in_flight: VecDeque<InFlight>,
     next_lsn: Lsn,
@@ -244,7 +244,7 @@ impl WalQueue {
     }
 
     /// Takes out the waiting batches of the partitions that have gathered at least `bytes_min` since
-    /// the last commit was formed; as runs, with what they take in a segment.
+    /// the writer last asked; as runs, with what they take in a segment.
     pub fn divert(&mut self, bytes_min: u64) -> Vec<(Slot, Run)> {
         let is_large = |(_, bytes): &(&Slot, &u64)| **bytes >= bytes_min;
         let mut large: Vec<Slot> =
