@@ -2,7 +2,7 @@
 //!
 //! The shard never waits for it. Jobs that find the channel full stay in a queue on the shard until
 //! replies make room. That queue is bounded by what the machine has outstanding: one round, which is
-//! an append per partition and a checkpoint, and per partition at most one each of open, configure,
+//! an append per partition and a checkpoint, one group of large runs, and per partition at most one each of open, configure,
 //! roll, delete and remove, since each waits for its reply before the machine gives it again.
 
 use std::cell::RefCell;
