@@ -258,6 +258,7 @@ impl ControlNode {
         }
         let deadline = Instant::now() + HAND_OVER_PATIENCE;
         while self.member.leads() && Instant::now() < deadline {
+            // Told to stop once more, it does no more than it does already.
             let _ = self.await_requests(requests);
             if let Err(failure) = self.turn() {
                 tracing::error!("{failure}; the controller stops without a successor");

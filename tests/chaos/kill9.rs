@@ -29,11 +29,28 @@ const SEGMENT_BYTES: (&str, &str) = ("segment.bytes", "1000000");
 
 #[test]
 fn nothing_acknowledged_is_lost_and_nothing_is_there_twice() {
-    let rounds = match std::env::var("CHRONIK_CHAOS_ROUNDS") {
+    campaign(rounds(), Random::seed_from_env("CHRONIK_CHAOS_SEED"), &[SEGMENT_BYTES], &[]);
+}
+
+#[test]
+fn nothing_is_lost_of_what_goes_straight_to_segments() {
+    let (_profile, flag) = profile("large_run_bytes = \"1 KiB\"");
+    campaign(rounds(), Random::seed_from_env("CHRONIK_CHAOS_SEED"), &[SEGMENT_BYTES], &[&flag]);
+}
+
+fn rounds() -> usize {
+    match std::env::var("CHRONIK_CHAOS_ROUNDS") {
         Ok(text) => text.parse().expect("CHRONIK_CHAOS_ROUNDS is a number"),
         Err(_) => ROUNDS,
-    };
-    campaign(rounds, Random::seed_from_env("CHRONIK_CHAOS_SEED"), &[SEGMENT_BYTES], &[]);
+    }
+}
+
+/// A configuration file with a key of the profile, and the flag that names it.
+fn profile(key: &str) -> (tempfile::NamedTempFile, String) {
+    let profile = tempfile::NamedTempFile::new().expect("a temporary file");
+    std::fs::write(profile.path(), format!("[profile]\n{key}\n")).expect("a small file");
+    let flag = format!("--config={}", profile.path().display());
+    (profile, flag)
 }
 
 #[test]
@@ -42,9 +59,7 @@ fn what_is_acknowledged_before_the_flush_is_found_to_be_lost() {
     // must notice.
     let config = [SEGMENT_BYTES, ("flush.messages", "9223372036854775807"), ("flush.ms", "60000")];
     // The disk gets everything so late that there is always something that it does not have.
-    let profile = tempfile::NamedTempFile::new().expect("a temporary file");
-    std::fs::write(profile.path(), "[profile]\ncommit_linger_us = 300000\n").expect("a small file");
-    let flag = format!("--config={}", profile.path().display());
+    let (_profile, flag) = profile("commit_linger_us = 300000");
     let outcome = std::panic::catch_unwind(|| campaign(3, 1, &config, &[&flag]));
     let panic = outcome.expect_err("records that were never flushed survived kill -9");
     let reason = panic.downcast_ref::<String>().expect("a panic with a reason");

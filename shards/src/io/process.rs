@@ -45,6 +45,20 @@ impl ProcessMask {
     }
 }
 
+/// How far threads beside the shards stand back from them, in steps of `nice`.
+const STAND_BACK: libc::c_int = 5;
+
+/// Lets the calling thread stand back where a shard wants the same CPU: what it does may be late, what the
+/// shard does is waited for.
+pub fn stand_back() {
+    // SAFETY: no memory is passed; on Linux 0 is the calling thread.
+    let result = unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, STAND_BACK) };
+    if result != 0 {
+        let error = io::Error::last_os_error();
+        tracing::warn!(%error, "a thread does not stand back from the shards");
+    }
+}
+
 /// Free memory that the allocator keeps at the end of a heap.
 const KEPT_FREE_BYTES: libc::c_int = 512 << 20;
 /// Up to this, memory comes out of a heap rather than straight from the system: the most there can be.

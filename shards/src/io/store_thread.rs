@@ -2,7 +2,7 @@
 //!
 //! The shard never waits for it. Jobs that find the channel full stay in a queue on the shard until
 //! replies make room. That queue is bounded by what the machine has outstanding: one round, which is
-//! an append per partition and a checkpoint, and per partition at most one each of open, configure,
+//! an append per partition and a checkpoint, one group of large runs, and per partition at most one each of open, configure,
 //! roll, delete and remove, since each waits for its reply before the machine gives it again.
 
 use std::cell::RefCell;
@@ -13,7 +13,7 @@ use std::thread::JoinHandle;
 use crossbeam::channel::{Receiver, Sender, TrySendError, bounded};
 
 use super::inbox::InboxSender;
-use super::process::{ProcessMask, THREAD_PREFIX, stop_process};
+use super::process::{ProcessMask, THREAD_PREFIX, stand_back, stop_process};
 use crate::machine::effect::{StoreJob, StoreReply};
 use crate::model::ShardId;
 use crate::store::SegmentStore;
@@ -73,6 +73,7 @@ pub fn start(
     let thread = std::thread::Builder::new().name(format!("{THREAD_PREFIX}store-{shard}")).spawn(
         move || {
             mask.apply();
+            stand_back();
             if let Err(error) = run(&queue, &replies, storage) {
                 stop_process(format_args!("storage of shard {shard}: {error}"));
             }

@@ -135,7 +135,7 @@ pub struct WalQueue {
     limits: WalLimits,
     pending: VecDeque<Pending>,
     pending_bytes: u64,
-    /// Bytes of the batches that came since the last commit was formed.
+    /// Bytes of the batches that came since the writer last asked for a commit.
     gathered: HashMap<Slot, u64, FixedHash>,
     in_flight: VecDeque<InFlight>,
     next_lsn: Lsn,
@@ -251,7 +251,7 @@ impl WalQueue {
     }
 
     /// Takes out the waiting batches of the partitions that have gathered at least `bytes_min` since
-    /// the last commit was formed, where they `may_leave`; as runs, with what they take in a segment.
+    /// the writer last asked, where they `may_leave`; as runs, with what they take in a segment.
     pub fn divert(&mut self, bytes_min: u64, may_leave: impl Fn(Slot) -> bool) -> Vec<(Slot, Run)> {
         let is_large = |(slot, bytes): &(&Slot, &u64)| **bytes >= bytes_min && may_leave(**slot);
         let mut large: Vec<Slot> =

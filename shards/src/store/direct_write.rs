@@ -20,10 +20,8 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
 use std::ptr::NonNull;
 
-use super::disk::{AppendError, is_no_space};
-
 /// Unit and alignment of such writes: no device asks for more, and a page is as large.
-pub const BLOCK_BYTES: usize = 4096;
+const BLOCK_BYTES: usize = 4096;
 
 /// Below this the wait for the device costs more than the copy.
 const DIRECT_BYTES_MIN: u64 = 128 << 10;
@@ -50,7 +48,11 @@ pub fn write(
     skipped: usize,
 ) -> io::Result<bool> {
     let Some(_direct) = Direct::begin(file) else { return Ok(false) };
-    with_stage(|stage| {
+    thread_local! {
+        static STAGE: RefCell<Option<Stage>> = const { RefCell::new(None) };
+    }
+    STAGE.with_borrow_mut(|stage| {
+        let stage = stage.get_or_insert_with(Stage::new);
         let mut source = Source { slices, offset: skipped };
         let mut position = range.start;
         while position < range.end {
@@ -65,84 +67,6 @@ pub fn write(
         }
         Ok(true)
     })
-}
-
-/// Writes the slices at `position`, durably; `before` is what lies in front of them in their first block. The
-/// last block is filled up with zeroes. `false`, with nothing written that matters, where the file system does
-/// not do such writes.
-///
-/// # Errors
-/// Of the last write, which is the durable one, it is not known whether it was the write or the sync: that is for
-/// the caller to fear, unless it says that there was no space.
-pub fn append_durably(
-    file: &File,
-    before: &[u8],
-    position: u64,
-    slices: &[IoSlice<'_>],
-) -> Result<bool, AppendError> {
-    let Some(_direct) = Direct::begin(file) else { return Ok(false) };
-    with_stage(|stage| {
-        let bytes: usize = slices.iter().map(|slice| slice.len()).sum();
-        let mut source = Source { slices, offset: 0 };
-        let mut left = before.len() + bytes;
-        let mut at = position - before.len() as u64;
-        let mut before = before;
-        while left > 0 {
-            let content = left.min(STAGE_BYTES);
-            let piece = &mut stage.bytes_mut()[..content.next_multiple_of(BLOCK_BYTES)];
-            let (head, rest) = piece[..].split_at_mut(before.len());
-            head.copy_from_slice(before);
-            let (filled, padding) = rest.split_at_mut(content - before.len());
-            source.fill(filled);
-            padding.fill(0);
-            before = &[];
-            left -= content;
-            match write_all(file, piece, at, left == 0) {
-                Ok(()) => at += piece.len() as u64,
-                Err(error) if error.raw_os_error() == Some(libc::EINVAL) => return Ok(false),
-                Err(error) if left > 0 || is_no_space(&error) => {
-                    return Err(AppendError::Write(error));
-                }
-                Err(error) => return Err(AppendError::Sync(error)),
-            }
-        }
-        Ok(true)
-    })
-}
-
-/// Writes all of `piece`; the whole file is durable afterwards if asked for.
-fn write_all(file: &File, mut piece: &[u8], mut at: u64, durably: bool) -> io::Result<()> {
-    let flags = if durably { libc::RWF_DSYNC } else { 0 };
-    while !piece.is_empty() {
-        let position = libc::off64_t::try_from(at)
-            .map_err(|_| io::Error::from(io::ErrorKind::FileTooLarge))?;
-        let slice = IoSlice::new(piece);
-        // SAFETY: an `IoSlice` has the layout of an `iovec`; it and its bytes outlive the call.
-        let written = unsafe {
-            libc::pwritev2(file.as_raw_fd(), (&raw const slice).cast(), 1, position, flags)
-        };
-        match usize::try_from(written) {
-            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-            Ok(written) => {
-                piece = &piece[written..];
-                at += written as u64;
-            }
-            Err(_) => {
-                let error = io::Error::last_os_error();
-                if error.kind() != io::ErrorKind::Interrupted {
-                    return Err(error);
-                }
-            }
-        }
-    }
-    Ok(())
-}
-
-fn with_stage<T>(act: impl FnOnce(&mut Stage) -> T) -> T {
-    thread_local! {
-        static STAGE: RefCell<Option<Stage>> = const { RefCell::new(None) };
-    }
-    STAGE.with_borrow_mut(|stage| act(stage.get_or_insert_with(Stage::new)))
 }
 
 /// The bytes of slices, front to back.
@@ -243,27 +167,6 @@ mod tests {
         let range = direct_range(5000, DIRECT_BYTES_MIN + 10_000);
         assert_eq!(range, Some(8192..DIRECT_BYTES_MIN + 12_288));
         assert_eq!(direct_range(10, 100), None);
-    }
-
-    #[test]
-    fn durable_appends_of_any_size_read_back_as_one_stream() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("log");
-        let file = StdDisk.open(&path, OpenMode::Write).unwrap();
-        let mut expected = Vec::new();
-        for (number, size) in [1, 4095, 4096, 300_000, 7, 3 << 20, 2 << 20].into_iter().enumerate()
-        {
-            let content: Vec<u8> = (0..size).map(|at| (at * 5 + number) as u8).collect();
-            let pieces: Vec<_> = content.chunks(40_009).map(IoSlice::new).collect();
-            let block = expected.len() / BLOCK_BYTES * BLOCK_BYTES;
-            let before = &expected[block..];
-            StdDisk.append_durably(&file, before, expected.len() as u64, &pieces).unwrap();
-            expected.extend_from_slice(&content);
-            let found = read_file(&StdDisk, &path).unwrap();
-            let (content, padding) = found.split_at(expected.len());
-            assert!(content == expected, "after append {number}");
-            assert!(padding.len() < BLOCK_BYTES && padding.iter().all(|byte| *byte == 0));
-        }
     }
 
     #[test]

@@ -12,22 +12,6 @@ use std::path::Path;
 use std::thread;
 
 use super::direct_write;
-pub use super::direct_write::BLOCK_BYTES;
-
-/// Why a durable append failed.
-#[derive(Debug)]
-pub enum AppendError {
-    /// Nothing of it counts; it may be tried again.
-    Write(io::Error),
-    /// Nobody knows what is durable.
-    Sync(io::Error),
-}
-
-impl From<io::Error> for AppendError {
-    fn from(error: io::Error) -> Self {
-        Self::Write(error)
-    }
-}
 
 /// An entry of a directory.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -98,23 +82,6 @@ pub trait Disk {
         F: Fn(&Self, T) -> R + Sync,
     {
         items.into_iter().map(|item| work(self, item)).collect()
-    }
-    /// Appends durably: writes all of the slices at `position`, behind which the file has nothing that counts, and
-    /// makes the file durable up to there. `before` are the bytes in front of `position` in its block of
-    /// [`BLOCK_BYTES`]. The file may be up to a block longer afterwards than what was written.
-    ///
-    /// # Errors
-    /// As writing does, with any part written; [`AppendError::Sync`] when nobody knows what is durable.
-    fn append_durably(
-        &self,
-        file: &Self::File,
-        before: &[u8],
-        position: u64,
-        slices: &[IoSlice<'_>],
-    ) -> Result<(), AppendError> {
-        debug_assert_eq!(before.len() as u64, position % BLOCK_BYTES as u64);
-        self.write_at(file, position, slices).map_err(AppendError::Write)?;
-        self.sync(file).map_err(AppendError::Sync)
     }
 }
 
@@ -210,20 +177,6 @@ impl Disk for StdDisk {
 
     fn sync(&self, file: &fs::File) -> io::Result<()> {
         file.sync_data()
-    }
-
-    fn append_durably(
-        &self,
-        file: &fs::File,
-        before: &[u8],
-        position: u64,
-        slices: &[IoSlice<'_>],
-    ) -> Result<(), AppendError> {
-        if direct_write::append_durably(file, before, position, slices)? {
-            return Ok(());
-        }
-        self.write_at(file, position, slices).map_err(AppendError::Write)?;
-        self.sync(file).map_err(AppendError::Sync)
     }
 
     fn start_writeback(&self, file: &fs::File, position: u64, bytes: u64) -> io::Result<()> {

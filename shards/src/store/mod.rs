@@ -6,7 +6,8 @@
 //! and a failed sync is an error that must stop the process, because nobody knows what the kernel
 //! dropped.
 //!
-//! Deliberately absent: the WAL's writing (that is `io`), clocks, and any sync on append.
+//! Deliberately absent: the WAL's writing (that is `io`), clocks, and any sync on append but that of large
+//! runs.
 
 mod direct_write;
 pub mod disk;
@@ -27,7 +28,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 
-use self::disk::{AppendError, Disk, is_no_space, read_file, replace_file};
+use self::disk::{Disk, is_no_space, read_file, replace_file};
 use self::open_files::OpenFiles;
 use self::partition_log::{PartitionLog, create_dir};
 use self::paths::Aside;
@@ -151,20 +152,17 @@ impl<D: Disk> SegmentStore<D> {
     ) -> Result<Vec<StoreReply>, StoreError> {
         let mut replies = Vec::with_capacity(runs.len() + 1);
         for (key, batches) in runs {
-            let mut unknown = None;
             let append = |log: &mut PartitionLog, disk: &D, files: &mut OpenFiles<D>| {
-                log.append_durably(disk, files, &batches, now).or_else(|error| match error {
-                    AppendError::Write(error) => Err(error),
-                    AppendError::Sync(error) => {
-                        unknown = Some(StoreError::Sync { path: log.dir.clone(), error });
-                        Ok(())
-                    }
-                })
+                log.append(disk, files, &batches, now)
             };
-            replies.push(self.with_log(key, append));
-            if let Some(error) = unknown {
-                return Err(error);
+            let reply = self.with_log(key, append);
+            if matches!(reply, StoreReply::Segments { .. })
+                && let Some(log) = self.logs.get_mut(&key)
+            {
+                let synced = log.sync(&self.disk, &mut self.files);
+                synced.map_err(|error| StoreError::Sync { path: log.dir.clone(), error })?;
             }
+            replies.push(reply);
         }
         replies.push(StoreReply::RunsDone);
         Ok(replies)

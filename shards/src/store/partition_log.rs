@@ -7,7 +7,7 @@ use std::io::{self, IoSlice};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::disk::{AppendError, BLOCK_BYTES, Disk, OpenMode};
+use super::disk::{Disk, OpenMode};
 use super::open_files::OpenFiles;
 use super::paths::{SegmentFile, segment_file};
 use super::producers::ProducerTable;
@@ -42,26 +42,6 @@ pub struct PartitionLog {
     /// Where the log starts: segments below go once a checkpoint covers them.
     pub(super) log_start_offset: Offset,
     unsynced: Unsynced,
-    last_block: Option<LastBlock>,
-}
-
-/// How batches are appended.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Way {
-    /// Durable with the next sync.
-    Cached,
-    /// Durable at once.
-    Durable,
-}
-
-/// What a durable append has left of the block where it ended, behind which the file is filled up with
-/// zeroes.
-#[derive(Clone, Debug)]
-struct LastBlock {
-    base_offset: Offset,
-    /// Where in the log it ends.
-    end: u64,
-    bytes: Vec<u8>,
 }
 
 /// What no sync has covered yet.
@@ -97,7 +77,6 @@ impl PartitionLog {
             epochs_changed: false,
             // The directory may have been made a moment ago.
             unsynced: Unsynced { segments: Vec::new(), has_names: true },
-            last_block: None,
             checkpointed_end: Offset::ZERO,
             log_start_offset: Offset::ZERO,
         }
@@ -131,36 +110,6 @@ impl PartitionLog {
         batches: &[StoredBatch],
         now: TimestampMs,
     ) -> io::Result<()> {
-        match self.append_by(disk, files, batches, now, Way::Cached) {
-            Err(AppendError::Write(error)) => Err(error),
-            Err(AppendError::Sync(_)) => unreachable!("nothing is synced"),
-            Ok(()) => Ok(()),
-        }
-    }
-
-    /// Appends as [`PartitionLog::append`] does, and makes all of the log durable.
-    ///
-    /// # Errors
-    /// [`AppendError::Write`]: nothing of the batches is kept. [`AppendError::Sync`]: nobody knows.
-    pub(super) fn append_durably<D: Disk>(
-        &mut self,
-        disk: &D,
-        files: &mut OpenFiles<D>,
-        batches: &[StoredBatch],
-        now: TimestampMs,
-    ) -> Result<(), AppendError> {
-        self.append_by(disk, files, batches, now, Way::Durable)?;
-        self.sync(disk, files).map_err(AppendError::Sync)
-    }
-
-    fn append_by<D: Disk>(
-        &mut self,
-        disk: &D,
-        files: &mut OpenFiles<D>,
-        batches: &[StoredBatch],
-        now: TimestampMs,
-        way: Way,
-    ) -> Result<(), AppendError> {
         let there = self
             .end_offset()
             .map_or(0, |end| batches.iter().take_while(|batch| batch.end_offset() <= end).count());
@@ -169,11 +118,10 @@ impl PartitionLog {
         let end = self.end_offset().unwrap_or(first.header.base_offset);
         if first.header.base_offset != end {
             let found = first.header.base_offset;
-            let error = io::Error::other(format!("append at {found}, the log ends at {end}"));
-            return Err(error.into());
+            return Err(io::Error::other(format!("append at {found}, the log ends at {end}")));
         }
         let before = (Arc::clone(&self.sealed), self.active);
-        let result = self.append_runs(disk, files, batches, now, way);
+        let result = self.append_runs(disk, files, batches, now);
         if let Err(error) = result {
             (self.sealed, self.active) = before;
             self.cut_back(disk, files)?;
@@ -196,8 +144,7 @@ impl PartitionLog {
         files: &mut OpenFiles<D>,
         batches: &[StoredBatch],
         now: TimestampMs,
-        way: Way,
-    ) -> Result<(), AppendError> {
+    ) -> io::Result<()> {
         let mut producers = None;
         let mut rest = batches;
         while let Some(first) = rest.first() {
@@ -216,7 +163,10 @@ impl PartitionLog {
                 None => self.begin(disk, files, first.header.base_offset, now)?,
             };
             let run = fill(&mut segment, rest, &self.config, now);
-            self.write_run(disk, files, &run, way)?;
+            if !self.unsynced.segments.contains(&segment.base_offset) {
+                self.unsynced.segments.push(segment.base_offset);
+            }
+            self.write_run(disk, files, &run)?;
             rest = &rest[run.batches.len()..];
             self.active = Some(segment);
         }
@@ -229,13 +179,14 @@ impl PartitionLog {
     /// # Errors
     /// The disk's. Nobody knows then what is durable.
     pub(super) fn sync<D: Disk>(&mut self, disk: &D, files: &mut OpenFiles<D>) -> io::Result<()> {
-        let view = self.view();
-        for segment in view.iter() {
-            let base = &segment.base_offset;
-            if !self.unsynced.segments.contains(base) {
-                continue;
+        for base in &self.unsynced.segments {
+            let is_active = self.active.is_some_and(|active| active.base_offset == *base);
+            let is_sealed =
+                || self.sealed.binary_search_by_key(base, |sealed| sealed.base_offset).is_ok();
+            // One that was removed since is not made again.
+            if is_active || is_sealed() {
+                disk.sync(files.get(disk, &self.dir, (self.key, SegmentFile::Log, *base))?)?;
             }
-            disk.sync(files.get(disk, &self.dir, (self.key, SegmentFile::Log, *base))?)?;
         }
         if self.unsynced.has_names {
             let metadata = self.dir.join(partition_metadata::FILE_NAME);
@@ -291,21 +242,11 @@ impl PartitionLog {
         producers: &ProducerTable,
     ) -> io::Result<()> {
         let Some(active) = self.active else { return Ok(()) };
-        self.cut_padding(disk, files)?;
         let sealed = self.seal_time_index(disk, files, active)?;
         write_snapshot(disk, &self.dir, sealed.end_offset, producers)?;
         let metas = self.sealed.iter().copied().chain([sealed.meta()]);
         self.sealed = metas.collect();
         self.active = None;
-        Ok(())
-    }
-
-    /// Takes away what a durable append has filled the file up with.
-    fn cut_padding<D: Disk>(&mut self, disk: &D, files: &mut OpenFiles<D>) -> io::Result<()> {
-        let Some(block) = &self.last_block else { return Ok(()) };
-        let name = (self.key, SegmentFile::Log, block.base_offset);
-        disk.truncate(files.get(disk, &self.dir, name)?, block.end)?;
-        self.last_block = None;
         Ok(())
     }
 
@@ -343,13 +284,12 @@ impl PartitionLog {
     }
 
     fn write_run<D: Disk>(
-        &mut self,
+        &self,
         disk: &D,
         files: &mut OpenFiles<D>,
         run: &Run<'_>,
-        way: Way,
-    ) -> Result<(), AppendError> {
-        let Some(active) = self.active else { return Ok(()) };
+    ) -> io::Result<()> {
+        let Some(active) = &self.active else { return Ok(()) };
         let stamps: Vec<[u8; STAMPED_BYTES]> = run.batches.iter().map(StoredBatch::stamp).collect();
         let slices: Vec<IoSlice<'_>> = run
             .batches
@@ -357,36 +297,11 @@ impl PartitionLog {
             .zip(&stamps)
             .flat_map(|(batch, stamp)| [IoSlice::new(stamp), IoSlice::new(batch.tail())])
             .collect();
-        let bytes = slices.iter().map(|slice| slice.len() as u64).sum::<u64>();
+        let bytes = slices.iter().map(|slice| slice.len() as u64).sum();
         let base = active.base_offset;
-        match way {
-            Way::Cached => {
-                self.cut_padding(disk, files)?;
-                if !self.unsynced.segments.contains(&base) {
-                    self.unsynced.segments.push(base);
-                }
-                let log = files.get(disk, &self.dir, (self.key, SegmentFile::Log, base))?;
-                disk.write_at(log, active.bytes, &slices)?;
-                disk.start_writeback(log, active.bytes, bytes)?;
-            }
-            Way::Durable => {
-                let log = files.get(disk, &self.dir, (self.key, SegmentFile::Log, base))?;
-                let before = match self.last_block.take() {
-                    Some(block) if (block.base_offset, block.end) == (base, active.bytes) => {
-                        block.bytes
-                    }
-                    _ => {
-                        let mut before = vec![0; (active.bytes % BLOCK_BYTES as u64) as usize];
-                        disk.read_at(log, active.bytes - before.len() as u64, &mut before)?;
-                        before
-                    }
-                };
-                disk.append_durably(log, &before, active.bytes, &slices)?;
-                let end = active.bytes + bytes;
-                let bytes = last_block(before, &slices, end);
-                self.last_block = Some(LastBlock { base_offset: base, end, bytes });
-            }
-        }
+        let log = files.get(disk, &self.dir, (self.key, SegmentFile::Log, base))?;
+        disk.write_at(log, active.bytes, &slices)?;
+        disk.start_writeback(log, active.bytes, bytes)?;
         for (kind, position, entries) in [
             (SegmentFile::Index, active.index_bytes, &run.index),
             (SegmentFile::TimeIndex, active.time_index_bytes, &run.time_index),
@@ -401,11 +316,10 @@ impl PartitionLog {
 
     /// Makes the files what the state says: no segment beyond it, none longer than it.
     pub(super) fn cut_back<D: Disk>(
-        &mut self,
+        &self,
         disk: &D,
         files: &mut OpenFiles<D>,
     ) -> io::Result<()> {
-        self.last_block = None;
         let end = self.end_offset();
         let last = self.active.as_ref().map(|segment| segment.base_offset);
         files.close(self.key, None);
@@ -438,8 +352,8 @@ impl PartitionLog {
         self.sealed.first().is_some_and(|segment| segment.end_offset <= start)
     }
 
-    /// Removes segments that end at or below the log start and the last checkpoint, oldest first. The log's end is kept: when
-    /// nothing else would be left, an empty segment begins there.
+    /// Removes segments that end at or below the log start and the last checkpoint, oldest first. The log's
+    /// end is kept: when nothing else would be left, an empty segment begins there.
     pub(super) fn delete_below<D: Disk>(
         &mut self,
         disk: &D,
@@ -491,29 +405,12 @@ impl PartitionLog {
     /// does, so that either can go on from the directory.
     pub(super) fn finish<D: Disk>(&mut self, disk: &D, files: &mut OpenFiles<D>) -> io::Result<()> {
         self.write_epochs(disk)?;
-        self.cut_padding(disk, files)?;
         let Some(end) = self.end_offset() else { return Ok(()) };
         if let Some(active) = self.active {
             self.active = Some(self.seal_time_index(disk, files, active)?);
         }
         write_snapshot(disk, &self.dir, end, &self.producers)
     }
-}
-
-/// The bytes of the block in which `end` lies, after `slices` were written behind `before`.
-fn last_block(before: Vec<u8>, slices: &[IoSlice<'_>], end: u64) -> Vec<u8> {
-    let mut missing = (end % BLOCK_BYTES as u64) as usize;
-    let mut pieces = Vec::new();
-    for piece in slices.iter().rev().map(|slice| &slice[..]).chain([&before[..]]) {
-        let taken = missing.min(piece.len());
-        pieces.push(&piece[piece.len() - taken..]);
-        missing -= taken;
-        if missing == 0 {
-            break;
-        }
-    }
-    pieces.reverse();
-    pieces.concat()
 }
 
 /// Takes as many batches as belong to the segment.

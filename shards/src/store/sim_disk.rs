@@ -16,7 +16,7 @@ use std::io::{self, ErrorKind, IoSlice};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
-use super::disk::{AppendError, BLOCK_BYTES, DirEntry, Disk, OpenMode};
+use super::disk::{DirEntry, Disk, OpenMode};
 
 /// What is written at once or not at all.
 pub const SECTOR_BYTES: usize = 512;
@@ -470,24 +470,6 @@ impl Disk for SimDisk {
             content.dirty.extend(position / SECTOR_BYTES..end.div_ceil(SECTOR_BYTES));
         }
         result
-    }
-
-    fn append_durably(
-        &self,
-        file: &SimFile,
-        before: &[u8],
-        position: u64,
-        slices: &[IoSlice<'_>],
-    ) -> Result<(), AppendError> {
-        let block = position - before.len() as u64;
-        assert_eq!(block % BLOCK_BYTES as u64, 0, "whole blocks are written");
-        let bytes: usize = before.len() + slices.iter().map(|slice| slice.len()).sum::<usize>();
-        let padding = vec![0; bytes.next_multiple_of(BLOCK_BYTES) - bytes];
-        let mut whole = vec![IoSlice::new(before)];
-        whole.extend(slices);
-        whole.push(IoSlice::new(&padding));
-        self.write_at(file, block, &whole)?;
-        self.sync(file).map_err(AppendError::Sync)
     }
 
     fn truncate(&self, file: &SimFile, bytes: u64) -> io::Result<()> {

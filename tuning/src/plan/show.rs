@@ -82,9 +82,10 @@ impl PlanDisplay<'_> {
         )?;
         writeln!(
             f,
-            "rounds to segments: after {} or {} ms",
+            "rounds to segments: after {} or {} ms; runs of {} go there at once",
             rounded(limits.round_bytes),
-            limits.round_age_ms
+            limits.round_age_ms,
+            rounded(limits.run_bytes_min)
         )
     }
 

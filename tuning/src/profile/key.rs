@@ -31,6 +31,8 @@ pub enum Key {
     CommitsInFlightMax,
     /// `commit_linger_us`
     CommitLingerUs,
+    /// `large_run_bytes`
+    LargeRunBytes,
     /// `flush_round_bytes`
     FlushRoundBytes,
     /// `flush_round_age_ms`
@@ -57,7 +59,7 @@ const GIB: u64 = 1 << 30;
 
 impl Key {
     /// All of them, in the order in which they are shown.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::Cores,
         Self::Pin,
         Self::Shards,
@@ -68,6 +70,7 @@ impl Key {
         Self::CommitBytesMax,
         Self::CommitsInFlightMax,
         Self::CommitLingerUs,
+        Self::LargeRunBytes,
         Self::FlushRoundBytes,
         Self::FlushRoundAgeMs,
         Self::TailCacheBytes,
@@ -99,6 +102,7 @@ impl Key {
             Self::CommitBytesMax => "commit_bytes_max",
             Self::CommitsInFlightMax => "commits_in_flight_max",
             Self::CommitLingerUs => "commit_linger_us",
+            Self::LargeRunBytes => "large_run_bytes",
             Self::FlushRoundBytes => "flush_round_bytes",
             Self::FlushRoundAgeMs => "flush_round_age_ms",
             Self::TailCacheBytes => "tail_cache_bytes",
@@ -124,6 +128,7 @@ impl Key {
             Self::CommitBytesMax => "a size from 64 KiB to 256 MiB",
             Self::CommitsInFlightMax => "a number from 1 to 16",
             Self::CommitLingerUs => "a number of microseconds up to 1000000",
+            Self::LargeRunBytes => "a size from 1 KiB to 1024 GiB",
             Self::FlushRoundBytes => "a size from 1 MiB to 1024 GiB",
             Self::FlushRoundAgeMs => "a number of milliseconds from 10 to 3600000",
             Self::TailCacheBytes => "a size up to 1024 GiB",
@@ -176,6 +181,7 @@ impl Key {
             Self::CommitLingerUs => {
                 profile.commit_linger = Duration::from_micros(number(value, 0, 1_000_000)?);
             }
+            Self::LargeRunBytes => limits.run_bytes_min = bytes(value, KIB, 1024 * GIB)?,
             Self::FlushRoundBytes => limits.round_bytes = bytes(value, MIB, 1024 * GIB)?,
             Self::FlushRoundAgeMs => limits.round_age_ms = number(value, 10, 3_600_000)?,
             Self::TailCacheBytes => {
@@ -233,6 +239,7 @@ impl Key {
             Self::CommitBytesMax => sized(limits.commit_bytes_max),
             Self::CommitsInFlightMax => limits.commits_in_flight_max.to_string(),
             Self::CommitLingerUs => profile.commit_linger.as_micros().to_string(),
+            Self::LargeRunBytes => sized(limits.run_bytes_min),
             Self::FlushRoundBytes => sized(limits.round_bytes),
             Self::FlushRoundAgeMs => limits.round_age_ms.to_string(),
             Self::TailCacheBytes => sized(limits.tail_cache_bytes as u64),

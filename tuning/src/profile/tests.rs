@@ -65,6 +65,7 @@ fn every_key_changes_the_profile() {
         ("commit_bytes_max", "\"1 MiB\""),
         ("commits_in_flight_max", "3"),
         ("commit_linger_us", "200"),
+        ("large_run_bytes", "\"1 MiB\""),
         ("flush_round_bytes", "\"48 MiB\""),
         ("flush_round_age_ms", "1000"),
         ("tail_cache_bytes", "0"),

@@ -36,12 +36,7 @@ impl MetadataImage {
             draft.leader = command.leader;
         });
         let (partition, changed) = partition.expect("looked up above");
-        let outcome = ApplyOutcome::PartitionChanged {
-            leader_epoch: partition.leader_epoch,
-            partition_epoch: partition.partition_epoch,
-        };
-        let changes = changed.then_some(MetadataChange::PartitionChanged { key });
-        Ok((outcome, changes.into_iter().collect()))
+        Ok(partition_changed(key, partition, changed))
     }
 
     /// The proposed in-sync set, if every member may be in it.
@@ -162,12 +157,7 @@ impl MetadataImage {
             (draft.adding, draft.removing) = (adding, removing);
         });
         let (partition, changed) = partition.expect("looked up above");
-        let outcome = ApplyOutcome::PartitionChanged {
-            leader_epoch: partition.leader_epoch,
-            partition_epoch: partition.partition_epoch,
-        };
-        let changes = changed.then_some(MetadataChange::PartitionChanged { key });
-        Ok((outcome, changes.into_iter().collect()))
+        Ok(partition_changed(key, partition, changed))
     }
 
     /// Has every partition of the topics in question follow the rules as they are now. Where fewer members
@@ -224,4 +214,18 @@ impl MetadataImage {
         let Some(partition) = topic.partitions.get_mut(number) else { return false };
         revise(partition, &self.brokers, rules, change)
     }
+}
+
+/// What a command came to that was about one partition.
+fn partition_changed(
+    key: ReplicaKey,
+    partition: &Partition,
+    changed: bool,
+) -> (ApplyOutcome, Vec<MetadataChange>) {
+    let outcome = ApplyOutcome::PartitionChanged {
+        leader_epoch: partition.leader_epoch,
+        partition_epoch: partition.partition_epoch,
+    };
+    let changes = changed.then_some(MetadataChange::PartitionChanged { key });
+    (outcome, changes.into_iter().collect())
 }

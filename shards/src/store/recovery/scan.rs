@@ -10,7 +10,7 @@ use crate::format::segment_index::{
     time_entries, time_index_is_sound,
 };
 use crate::model::{Offset, TimestampMs};
-use crate::store::disk::{BLOCK_BYTES, Disk, OpenMode};
+use crate::store::disk::{Disk, OpenMode};
 use crate::store::paths::{SegmentFile, segment_file};
 use crate::store::segment::Segment;
 
@@ -111,7 +111,6 @@ pub fn scan<D: Disk>(
                 ));
                 break;
             }
-            Err(_) if reader.is_padding(found.end_position)? => break,
             Err(reason) => {
                 found.stop = Some(reason);
                 break;
@@ -247,12 +246,6 @@ impl<D: Disk> Reader<'_, D> {
         Ok(StoredBatch::from_log(batch)
             .map(|batch| batch.header)
             .map_err(|error| error.to_string()))
-    }
-
-    /// Whether the file ends with what a durable append has filled its last block up with.
-    fn is_padding(&mut self, position: u64) -> io::Result<bool> {
-        let rest = self.bytes.saturating_sub(position);
-        Ok(rest < BLOCK_BYTES as u64 && self.piece(position, rest)?.iter().all(|byte| *byte == 0))
     }
 
     /// `count` bytes at `position`; they are within the file as it was listed.
