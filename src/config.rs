@@ -12,7 +12,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
 use chronik_shards::format::wal::BLOCK_BYTES;
-use chronik_shards::machine::shard::ShardLimits;
+use chronik_shards::machine::limits::ShardLimits;
 use chronik_shards::machine::topic_config::{BrokerConfig, ConfigError, ConfigLimits};
 use chronik_shards::model::NodeId;
 use chronik_tuning::host::Host;

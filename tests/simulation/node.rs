@@ -14,7 +14,8 @@ use chronik_shards::machine::effect::{
 use chronik_shards::machine::input::{
     FetchData, FetchError, FetchInput, FetchPartition, PartitionConfig, PartitionSpec,
 };
-use chronik_shards::machine::shard::{ShardLimits, ShardMachine};
+use chronik_shards::machine::limits::ShardLimits;
+use chronik_shards::machine::shard::ShardMachine;
 use chronik_shards::model::{
     LeaderEpoch, Lsn, Now, Offset, ReplicaKey, ShardId, TimestampMs, TopicId, WalFileSeq,
 };

@@ -6,6 +6,7 @@
 pub mod controller;
 pub mod effect;
 pub mod input;
+pub mod limits;
 pub mod metadata;
 pub mod replica;
 pub mod replication;
@@ -15,6 +16,7 @@ pub mod topic_config;
 mod acks;
 mod fetch_waits;
 mod large_runs;
+mod log_start;
 mod partition;
 mod partitions;
 mod produce;

@@ -9,10 +9,10 @@ use std::collections::BTreeSet;
 use super::acks::Requests;
 use super::effect::{Effect, LogView, NoSpace, RecoveredPartition, StoreJob, StoreReply, WalStart};
 use super::fetch_waits::FetchWaits;
-use super::input::{FetchError, PartitionConfig, PartitionSpec, ProduceError, Token};
+use super::input::{PartitionConfig, PartitionSpec, ProduceError};
 use super::large_runs::LargeRuns;
+use super::limits::ShardLimits;
 use super::partition::Partition;
-use super::partition::retention::Retention;
 use super::partition::tail_cache::CacheOrder;
 use super::partitions::{Partitions, Slot};
 use super::produce::Parked;
@@ -21,61 +21,7 @@ use super::rounds::{RoundLimits, Rounds};
 use super::wal::{Note, WalLimits, WalQueue};
 use crate::format::peer_frame::StreamFailure;
 use crate::format::wal_entry::{Commit, WalEntry};
-use crate::model::{Lsn, MonotonicMicros, Now, Offset, ReplicaKey, ShardId, WalFileSeq};
-
-/// Bounds of a shard. Source: the tuning profile.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct ShardLimits {
-    /// Size of a WAL file, a multiple of the block size.
-    pub wal_file_bytes: u64,
-    /// WAL files there may be at once, at least 2. Beyond, produces are parked.
-    pub wal_files_max: usize,
-    /// Largest commit; a single larger batch goes alone.
-    pub commit_bytes_max: u64,
-    /// Commits that may be written at once.
-    pub commits_in_flight_max: usize,
-    /// Bytes in the WAL since the last cut that start a flush round.
-    pub round_bytes: u64,
-    /// Age of the oldest commit since the last cut that starts a flush round.
-    pub round_age_ms: u64,
-    /// From so many bytes on, what a partition has gathered for a commit goes straight to its segments.
-    pub run_bytes_min: u64,
-    /// Bytes straight to segments since the last cut that start a flush round.
-    pub round_run_bytes: u64,
-    /// Memory for batches that are in segments already.
-    pub tail_cache_bytes: usize,
-    /// How long recent batches stay in memory when none follows them.
-    pub tail_cache_idle_ms: u64,
-    /// Produces that may wait for room in the WAL; more are answered as timed out.
-    pub parked_produces_max: usize,
-    /// Fetches that may wait for records; more are answered at once.
-    pub fetch_waits_max: usize,
-    /// How long after the last commit an idle shard writes a seal.
-    pub seal_after_ms: u64,
-    /// How often retention and the expiry of producers look around.
-    pub retention_interval_ms: u64,
-}
-
-impl Default for ShardLimits {
-    fn default() -> Self {
-        Self {
-            wal_file_bytes: 32 << 20,
-            wal_files_max: 6,
-            commit_bytes_max: 4 << 20,
-            commits_in_flight_max: 2,
-            round_bytes: 32 << 20,
-            round_age_ms: 5000,
-            run_bytes_min: 2 << 20,
-            round_run_bytes: 128 << 20,
-            tail_cache_bytes: 256 << 20,
-            tail_cache_idle_ms: 30_000,
-            parked_produces_max: 65_536,
-            fetch_waits_max: 65_536,
-            seal_after_ms: 20,
-            retention_interval_ms: 5 * 60 * 1000,
-        }
-    }
-}
+use crate::model::{Lsn, MonotonicMicros, Now, ReplicaKey, ShardId, WalFileSeq};
 
 /// Whether the shard serves.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -100,7 +46,7 @@ pub struct ShardMachine {
     pub(super) cache: CacheOrder,
     pub(super) waits: FetchWaits,
     /// When retention looks around next; `None` when there is nothing it could ever remove.
-    next_retention: Option<MonotonicMicros>,
+    pub(super) next_retention: Option<MonotonicMicros>,
     /// `None` on a node without peers.
     pub(super) replication: Option<Replication>,
 }
@@ -253,44 +199,6 @@ impl ShardMachine {
         }
         self.wal.push(WalEntry::Closed { key }, Note::Closed { key });
         self.pump(now, out);
-    }
-
-    /// Moves the log start up to `before`, `None` for the high watermark. Answered by
-    /// [`Effect::RecordsDeleted`] once that is durable.
-    ///
-    /// # Errors
-    /// [`FetchError::UnknownPartition`], [`FetchError::StorageFailed`], and
-    /// [`FetchError::OutOfRange`] beyond the high watermark.
-    pub fn delete_records(
-        &mut self,
-        now: Now,
-        token: Token,
-        key: ReplicaKey,
-        before: Option<Offset>,
-        out: &mut Vec<Effect>,
-    ) -> Result<(), FetchError> {
-        let running = self.life == Life::Running;
-        let slot = self.partitions.slot(&key).filter(|_| running);
-        let slot = slot.ok_or(FetchError::UnknownPartition(key))?;
-        let partition = self.partitions.get(slot).expect("a key names an open slot");
-        if partition.has_failed {
-            return Err(FetchError::StorageFailed);
-        }
-        if !partition.leads() {
-            let (leader, leader_epoch) = (partition.placement.leader, partition.leader_epoch);
-            return Err(FetchError::NotLeader { key, leader, leader_epoch });
-        }
-        let wanted = before.unwrap_or(partition.high_watermark);
-        let log_start_offset = partition.log_start_offset;
-        // Below the log start there is nothing left to delete, which is what was asked.
-        partition.check_range(wanted.max(log_start_offset))?;
-        if wanted <= log_start_offset {
-            out.push(Effect::RecordsDeleted { token, log_start_offset });
-        } else {
-            self.move_log_start(slot, wanted, Some(token));
-            self.pump(now, out);
-        }
-        Ok(())
     }
 
     /// The next commit to write, or `None` when nothing waits, enough are being written, or no file
@@ -570,58 +478,5 @@ impl ShardMachine {
         }
         self.waits.answer_all(slot, &mut self.partitions, out);
         self.detach_streams(slot, StreamFailure::Storage);
-    }
-
-    fn move_log_start(&mut self, slot: Slot, wanted: Offset, token: Option<Token>) {
-        let Some(partition) = self.partitions.get_mut(slot) else { return };
-        let key = partition.key;
-        partition.queued_log_start = partition.queued_log_start.max(wanted);
-        let log_start_offset = partition.queued_log_start;
-        let note = Note::LogStart { slot, key, log_start_offset, token };
-        self.wal.push(WalEntry::LogStart { key, log_start_offset }, note);
-    }
-
-    pub(super) fn arm_retention(&mut self, now: MonotonicMicros) {
-        if self.life == Life::Running && self.next_retention.is_none() {
-            self.next_retention = Some(now.plus_millis(self.limits.retention_interval_ms));
-        }
-    }
-
-    fn run_retention(&mut self, now: Now, out: &mut Vec<Effect>) {
-        self.next_retention = None;
-        let mut slots = Vec::new();
-        let mut needs_next = false;
-        for (slot, partition) in self.partitions.iter_mut() {
-            partition.producers.expire(now.wall);
-            partition.awaits_roll = false;
-            if partition.has_retention() {
-                slots.push(slot);
-            }
-            needs_next |= partition.has_retention() || !partition.producers.is_empty();
-        }
-        for slot in slots {
-            self.retain(now, slot, out);
-        }
-        if needs_next {
-            self.arm_retention(now.monotonic);
-        }
-    }
-
-    fn retain(&mut self, now: Now, slot: Slot, out: &mut Vec<Effect>) {
-        let Some(partition) = self.partitions.get_mut(slot) else { return };
-        let key = partition.key;
-        match partition.retention(now.wall) {
-            // The answer to a roll comes after those to the appends before it.
-            Retention::Roll if partition.awaits_roll => {}
-            Retention::Roll => {
-                partition.awaits_roll = true;
-                out.push(Effect::Store(StoreJob::Roll { key }));
-            }
-            Retention::LogStart(offset) => {
-                partition.awaits_roll = false;
-                self.move_log_start(slot, offset, None);
-            }
-            Retention::Keep => partition.awaits_roll = false,
-        }
     }
 }

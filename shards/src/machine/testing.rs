@@ -12,7 +12,8 @@ use super::input::{
     PartitionSpec, ProduceError, ProduceInput, ProduceOutcome, ProduceOutcomes, ProducePartition,
     Token,
 };
-use super::shard::{ShardLimits, ShardMachine};
+use super::limits::ShardLimits;
+use super::shard::ShardMachine;
 use crate::format::record_batch::{BatchHeader, ProducedBatch};
 use crate::format::wal::encoded_bytes;
 use crate::format::wal_entry::{Commit, WalEntry};

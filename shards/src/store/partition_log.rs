@@ -315,11 +315,7 @@ impl PartitionLog {
     }
 
     /// Makes the files what the state says: no segment beyond it, none longer than it.
-    pub(super) fn cut_back<D: Disk>(
-        &self,
-        disk: &D,
-        files: &mut OpenFiles<D>,
-    ) -> io::Result<()> {
+    pub(super) fn cut_back<D: Disk>(&self, disk: &D, files: &mut OpenFiles<D>) -> io::Result<()> {
         let end = self.end_offset();
         let last = self.active.as_ref().map(|segment| segment.base_offset);
         files.close(self.key, None);

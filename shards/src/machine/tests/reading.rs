@@ -1,5 +1,5 @@
 use crate::machine::input::{EpochEnd, FetchData, FetchError, FetchInput, PartitionConfig};
-use crate::machine::shard::ShardLimits;
+use crate::machine::limits::ShardLimits;
 use crate::machine::testing::{Bench, batch, cached, key, wanted};
 use crate::model::{Acks, LeaderEpoch, Offset};
 

@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, VecDeque};
 use crate::format::metadata_command::ChangePartition;
 use crate::format::peer_frame::{ClusterId, PeerFrame};
 use crate::machine::input::{PartitionConfig, PartitionSpec, ProduceError, Token};
+use crate::machine::limits::ShardLimits;
 use crate::machine::replica::{NodeIdentity, ReplicaAssignment, ReplicaNode, ReplicaStanding};
 use crate::machine::replication::{ConnectionId, LogRead, PeerEffect, PeerLimits};
-use crate::machine::shard::ShardLimits;
 use crate::machine::testing::{Bench, batch, key};
 use crate::model::{Acks, BrokerEpoch, LeaderEpoch, NodeId, ShardId};
 
