@@ -54,6 +54,8 @@ pub struct NodeSpec {
     pub read_files_max: usize,
     /// Bytes that each of a shard's rings registers, out of the limit on locked memory.
     pub ring_buffer_bytes: usize,
+    /// Largest frame that a shard of another node may send.
+    pub peer_frame_bytes_max: usize,
     /// Asked before each WAL write; for tests.
     pub write_hook: Option<WriteHook>,
 }
@@ -106,6 +108,7 @@ impl NodeSpec {
             index_cache_bytes: 16 << 20,
             read_files_max: 16,
             ring_buffer_bytes: 64 << 10,
+            peer_frame_bytes_max: 128 << 20,
             write_hook: None,
         }
     }
@@ -171,6 +174,7 @@ struct Seat<T> {
     write_hook: Option<WriteHook>,
     reader: ReaderLimits,
     recovered: Vec<RecoveredPartition>,
+    peer_frame_bytes_max: usize,
     store: StoreQueue,
     files: WalFilePreparer,
     inboxes: Inboxes<T>,
@@ -247,6 +251,7 @@ where
                 write_hook: spec.write_hook.clone(),
                 reader,
                 recovered,
+                peer_frame_bytes_max: spec.peer_frame_bytes_max,
                 store,
                 files,
                 inboxes: Inboxes {
@@ -416,6 +421,7 @@ async fn build<T>(seat: Seat<T>) -> io::Result<(Rc<Core>, Ears, Inboxes<T>, Task
         machine: ShardMachine::start(id, seat.limits, seat.wal, keys),
         recovered: seat.recovered,
         data_dir: seat.data_dir,
+        peer_frame_bytes_max: seat.peer_frame_bytes_max,
     });
     Ok((core, ears, seat.inboxes, queues))
 }
@@ -460,6 +466,10 @@ impl<T> Inboxes<T> {
         }
         while let Some(reply) = self.store.try_take() {
             core.store.flush();
+            if let StoreReply::Truncated { key, .. } = &reply {
+                // What was read ahead of the cut is of another history.
+                core.reader.forget(*key);
+            }
             core.drive(|machine, now, out| machine.store_done(now, reply, out));
             taken += 1;
         }

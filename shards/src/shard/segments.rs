@@ -48,7 +48,8 @@ impl Core {
         partition
     }
 
-    async fn read(&self, key: ReplicaKey, range: Range) -> Result<Bytes, FetchError> {
+    /// Whole batches out of the segments.
+    pub(super) async fn read(&self, key: ReplicaKey, range: Range) -> Result<Bytes, FetchError> {
         let still_here = || self.look(|machine| machine.info(key).is_some());
         for _ in 0..READ_ATTEMPTS {
             let view = self.look(|machine| machine.log_view(key));
