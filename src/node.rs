@@ -9,14 +9,16 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use chronik_shards::format::metadata_command::{BrokerIncarnation, MetadataCommand};
+use chronik_shards::format::peer_frame::ClusterId;
 use chronik_shards::io::inbox::InboxSender;
 use chronik_shards::io::process::{self, ProcessMask};
 use chronik_shards::io::runtime::ShardCpus;
 use chronik_shards::io::wal_files;
 use chronik_shards::machine::limits::ShardLimits;
 use chronik_shards::machine::metadata::MetadataImage;
+use chronik_shards::machine::replication::PeerLimits;
 use chronik_shards::machine::topic_config::BrokerConfig;
-use chronik_shards::model::{NodeId, ShardId, TimestampMs};
+use chronik_shards::model::{NodeId, ShardId, TimestampMs, TopicId};
 use chronik_shards::shard::{self, NodeHandle, NodeSpec, ShardPlan, StartError};
 use chronik_shards::store::SegmentStore;
 use chronik_shards::store::disk::StdDisk;
@@ -88,7 +90,15 @@ impl Node {
         let claim = boot::claim(config)?;
         let listener = BoundListener::bind(config.bind)
             .map_err(|source| BootError::Address { address: config.bind, source })?;
-        laps.done("directory and address claimed");
+        let replication = match &config.peers {
+            Some(peers) => Some(
+                BoundListener::bind(peers.replication_bind).map_err(|source| {
+                    BootError::Address { address: peers.replication_bind, source }
+                })?,
+            ),
+            None => None,
+        };
+        laps.done("directory and addresses claimed");
         let control = start_control(config, &claim.identity)?;
         laps.done("metadata open");
         let broker = Arc::new(config.broker.clone());
@@ -111,6 +121,8 @@ impl Node {
             node_id: config.node_id,
             cluster_id: control.cluster_id.clone(),
             broker_epoch: control.broker_epoch,
+            peer_cluster_id: peer_cluster_id(&control.cluster_id),
+            peer_limits: peer_limits(&broker),
             broker,
             image: Arc::new(control.image.clone()),
             control: control.handle.clone(),
@@ -131,7 +143,7 @@ impl Node {
         for inbox in &inboxes {
             subscribe(&control.handle, control.image.applied(), inbox)?;
         }
-        serve(inboxes, listener);
+        serve(inboxes, listener, replication);
         // Its partitions are open: from here on it may lead some.
         node.control.handle().ready()?;
         tracing::info!(
@@ -309,6 +321,17 @@ fn node_spec(config: &NodeConfig, limits: ShardLimits, recovered: Recovered) -> 
     }
 }
 
+/// The cluster's identity as peers tell each other.
+fn peer_cluster_id(cluster_id: &str) -> ClusterId {
+    let id: TopicId = cluster_id.parse().expect("a cluster id was checked when it was read");
+    ClusterId(id.0)
+}
+
+/// How replication goes about it.
+fn peer_limits(broker: &BrokerConfig) -> PeerLimits {
+    PeerLimits { lag_time_max_ms: broker.replica_lag_time_max_ms(), ..PeerLimits::default() }
+}
+
 /// Bounds of each shard's connections.
 fn net_config(config: &NodeConfig) -> NetConfig {
     let settings = config.broker.settings();
@@ -364,12 +387,17 @@ fn subscribe(
     control.subscribe(applied, Box::new(sink))
 }
 
-/// Lets clients in; the first shard accepts.
-fn serve(inboxes: Vec<InboxSender<ShardEvent>>, listener: BoundListener) {
+/// Lets clients and peers in; the first shard accepts.
+fn serve(
+    inboxes: Vec<InboxSender<ShardEvent>>,
+    listener: BoundListener,
+    mut replication: Option<BoundListener>,
+) {
     let inboxes: Arc<[_]> = inboxes.into();
     let mut listener = Some(listener);
     for inbox in inboxes.iter() {
-        let serve = Serve { inboxes: Arc::clone(&inboxes), listener: listener.take() };
+        let (listener, replication) = (listener.take(), replication.take());
+        let serve = Serve { inboxes: Arc::clone(&inboxes), listener, replication };
         drop(inbox.send(ShardEvent::Serve(serve)));
     }
 }

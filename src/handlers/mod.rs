@@ -29,6 +29,7 @@ mod list_config_resources;
 mod list_offsets;
 mod metadata;
 mod offset_for_leader_epoch;
+mod nearest_replica;
 mod partitions;
 mod produce;
 mod records;

@@ -76,6 +76,21 @@ pub fn led_here(
     Err(NotHere::LedElsewhere(LeaderOnWire::of(found)))
 }
 
+/// The partition that is meant, if this node has a replica of it.
+pub fn replica_here(
+    view: &MetadataView,
+    named: TopicNamed<'_>,
+    partition: i32,
+) -> Result<ReplicaKey, NotHere> {
+    let topic = topic(view, named).map_err(NotHere::Unknown)?;
+    let (key, found) =
+        find(topic, partition).ok_or(NotHere::Unknown(ErrorCode::UnknownTopicOrPartition))?;
+    if found.replicas.contains(&view.node_id()) {
+        return Ok(key);
+    }
+    Err(NotHere::LedElsewhere(LeaderOnWire::of(found)))
+}
+
 /// A partition of a topic, whoever leads it.
 pub fn find(topic: &Topic, partition: i32) -> Option<(ReplicaKey, &Partition)> {
     let key = ReplicaKey { topic_id: topic.id, partition: PartitionIndex(partition) };

@@ -91,6 +91,11 @@ pub struct AcceptedSocket {
 }
 
 impl AcceptedSocket {
+    /// The descriptor, and what counts it.
+    pub fn into_parts(self) -> (OwnedFd, ConnectionSlot) {
+        (self.fd, self.slot)
+    }
+
     /// Makes it a stream of the executor this runs on.
     pub(super) fn into_stream(self) -> (TcpStream, ConnectionSlot) {
         // SAFETY: the descriptor is owned here and handed over.

@@ -206,6 +206,12 @@ impl ShardHandle {
         self.core.drive(|machine, _, out| machine.configure_partition(key, config, out));
     }
 
+    /// Whether the shard has a replica of a partition.
+    #[must_use]
+    pub fn has_partition(&self, key: ReplicaKey) -> bool {
+        self.core.look(|machine| machine.info(key).is_some())
+    }
+
     /// Deletes a partition of this shard, and its files.
     pub fn close_partition(&self, key: ReplicaKey) {
         self.core.close_partition(key);
