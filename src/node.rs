@@ -8,7 +8,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use chronik_shards::format::metadata_command::{BrokerIncarnation, MetadataCommand};
+use chronik_shards::format::metadata_command::{
+    BrokerEndpoint, BrokerIncarnation, MetadataCommand,
+};
 use chronik_shards::io::inbox::InboxSender;
 use chronik_shards::io::process::{self, ProcessMask};
 use chronik_shards::io::runtime::ShardCpus;
@@ -24,7 +26,7 @@ use chronik_shards::store::paths;
 use chronik_shards::store::recovery::{Recovered, RecoveryError, RecoveryInput, recover_in_phases};
 
 use crate::boot::{self, BootError, Claim};
-use crate::config::NodeConfig;
+use crate::config::{Endpoint, NodeConfig};
 use crate::control::{
     self, ClusterConfig, CompactionPolicy, ControlConfig, ControlError, ControlHandle,
     ControlStart, ControlStartError, ControlThread, NodeIdentity, Waited, random_bytes,
@@ -206,6 +208,8 @@ fn start_control(
     let cluster = config.peers.as_ref().map(|peers| ClusterConfig {
         data_dir: config.data_dir.clone(),
         listen: peers.control_bind,
+        control_advertised: endpoint(&peers.control_advertised),
+        replication_advertised: endpoint(&peers.replication_advertised),
         peers: peers.control.clone(),
         defaults: config.broker.election_defaults(),
         timing: peers.timing,
@@ -216,7 +220,7 @@ fn start_control(
         shards: config.plan.shard_count(),
         advertised_host: config.advertised.host.clone(),
         advertised_port: config.advertised.port,
-        rack: config.peers.as_ref().and_then(|peers| peers.rack.clone()),
+        rack: config.rack.clone(),
         identity: identity.clone(),
         cluster,
         compaction: CompactionPolicy::default(),
@@ -231,6 +235,10 @@ fn start_control(
             }
         }
     }
+}
+
+fn endpoint(endpoint: &Endpoint) -> BrokerEndpoint {
+    BrokerEndpoint { host: endpoint.host.clone(), port: endpoint.port }
 }
 
 /// Brings every partition of this node to where its acknowledged records end.

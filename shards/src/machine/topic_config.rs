@@ -137,6 +137,12 @@ impl BrokerConfig {
         self.limits
     }
 
+    /// How many replicas an acknowledgement needs in topics that do not say it.
+    #[must_use]
+    pub fn min_insync_replicas(&self) -> usize {
+        usize::try_from(value::number(self.effective("min.insync.replicas"))).unwrap_or(usize::MAX)
+    }
+
     /// A key's value as it was set, or `None` when it has its default.
     #[must_use]
     pub fn explicit(&self, name: &str) -> Option<&str> {

@@ -53,6 +53,7 @@ const KEYS: &[BrokerKey] = &[
         "Whether a client that asks for a topic that does not exist creates it.",
     ),
     flag("broker.id", "--node-id", "This node's id."),
+    flag("broker.rack", "--rack", "Where this node stands: replicas are spread over racks."),
     key(
         "compression.type",
         Rule::OneOf(&["producer", "uncompressed", "gzip", "snappy", "lz4", "zstd"]),
@@ -67,9 +68,10 @@ const KEYS: &[BrokerKey] = &[
     ),
     key(
         "default.replication.factor",
-        Rule::Int { min: 1, max: 1 },
+        Rule::Int { min: 1, max: i16::MAX as i32 },
         "1",
-        "Replicas of a partition whose creator leaves the number to the server. One node holds one.",
+        "Replicas of a partition whose creator leaves the number to the server; no more than there \
+         are nodes.",
     ),
     flag("listeners", "--bind-addr and --kafka-port", "Where the server listens for clients."),
     key(

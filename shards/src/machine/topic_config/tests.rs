@@ -158,7 +158,8 @@ fn broker_keys_that_flags_decide_are_refused_with_the_flags_name() {
         refused,
         ConfigError::UnknownKey { name: "log.cleaner.threads".into(), of: "a broker" }
     );
-    assert!(broker.set("default.replication.factor", "3").is_err(), "one node holds one replica");
+    assert!(broker.set("default.replication.factor", "0").is_err());
+    assert!(broker.set("broker.rack", "east").is_err(), "a flag sets it");
 }
 
 #[test]
