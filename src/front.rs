@@ -219,7 +219,8 @@ impl Front {
     /// The partitions with a replica on a node that is of a new incarnation, with other shards perhaps.
     fn assign_with(&self, view: &MetadataView, node_id: NodeId) {
         for topic in view.image().topics() {
-            for (key, _) in topic.replicas().filter(|(_, found)| found.replicas.contains(&node_id)) {
+            for (key, _) in topic.replicas().filter(|(_, found)| found.replicas.contains(&node_id))
+            {
                 self.assign(view, key);
             }
         }

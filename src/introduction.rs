@@ -12,9 +12,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use chronik_shards::format::peer_frame::{
-    HANDSHAKE_BYTES_MAX, Hello, PeerFrame, Refusal, Refused,
-};
+use chronik_shards::format::peer_frame::{HANDSHAKE_BYTES_MAX, Hello, PeerFrame, Refusal, Refused};
 use chronik_shards::io::inbox::{InboxSender, NotSent};
 use chronik_shards::io::peer_socket::{FrameReader, FrameWriter, PeerSocket, PeerSocketError};
 use chronik_shards::model::ShardId;
@@ -125,7 +123,8 @@ async fn read_hello(stranger: &PeerSocket) -> io::Result<Hello> {
         // What follows would be lost with this reader.
         Ok((frame, frames.has_more()))
     };
-    let (frame, has_more) = glommio::timer::timeout(PATIENCE, read).await.map_err(io::Error::from)?;
+    let (frame, has_more) =
+        glommio::timer::timeout(PATIENCE, read).await.map_err(io::Error::from)?;
     match frame {
         Ok(Some(PeerFrame::Hello(hello))) if !has_more => Ok(hello),
         Ok(Some(_)) => Err(io::Error::other("it does not begin as a peer does")),

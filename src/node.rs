@@ -8,7 +8,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use chronik_shards::format::metadata_command::{BrokerIncarnation, MetadataCommand};
+use chronik_shards::format::metadata_command::{
+    BrokerEndpoint, BrokerIncarnation, MetadataCommand,
+};
 use chronik_shards::format::peer_frame::ClusterId;
 use chronik_shards::io::inbox::InboxSender;
 use chronik_shards::io::process::{self, ProcessMask};
@@ -26,7 +28,7 @@ use chronik_shards::store::paths;
 use chronik_shards::store::recovery::{Recovered, RecoveryError, RecoveryInput, recover_in_phases};
 
 use crate::boot::{self, BootError, Claim};
-use crate::config::NodeConfig;
+use crate::config::{Endpoint, NodeConfig};
 use crate::control::{
     self, ClusterConfig, CompactionPolicy, ControlConfig, ControlError, ControlHandle,
     ControlStart, ControlStartError, ControlThread, NodeIdentity, Waited, random_bytes,
@@ -91,11 +93,9 @@ impl Node {
         let listener = BoundListener::bind(config.bind)
             .map_err(|source| BootError::Address { address: config.bind, source })?;
         let replication = match &config.peers {
-            Some(peers) => Some(
-                BoundListener::bind(peers.replication_bind).map_err(|source| {
-                    BootError::Address { address: peers.replication_bind, source }
-                })?,
-            ),
+            Some(peers) => Some(BoundListener::bind(peers.replication_bind).map_err(|source| {
+                BootError::Address { address: peers.replication_bind, source }
+            })?),
             None => None,
         };
         laps.done("directory and addresses claimed");
@@ -218,6 +218,8 @@ fn start_control(
     let cluster = config.peers.as_ref().map(|peers| ClusterConfig {
         data_dir: config.data_dir.clone(),
         listen: peers.control_bind,
+        control_advertised: endpoint(&peers.control_advertised),
+        replication_advertised: endpoint(&peers.replication_advertised),
         peers: peers.control.clone(),
         defaults: config.broker.election_defaults(),
         timing: peers.timing,
@@ -228,7 +230,7 @@ fn start_control(
         shards: config.plan.shard_count(),
         advertised_host: config.advertised.host.clone(),
         advertised_port: config.advertised.port,
-        rack: config.peers.as_ref().and_then(|peers| peers.rack.clone()),
+        rack: config.rack.clone(),
         identity: identity.clone(),
         cluster,
         compaction: CompactionPolicy::default(),
@@ -243,6 +245,10 @@ fn start_control(
             }
         }
     }
+}
+
+fn endpoint(endpoint: &Endpoint) -> BrokerEndpoint {
+    BrokerEndpoint { host: endpoint.host.clone(), port: endpoint.port }
 }
 
 /// Brings every partition of this node to where its acknowledged records end.
@@ -317,6 +323,9 @@ fn node_spec(config: &NodeConfig, limits: ShardLimits, recovered: Recovered) -> 
         index_cache_bytes: plan.profile.memory.index_cache_bytes,
         read_files_max: plan.open_files.read_per_shard,
         ring_buffer_bytes: plan.ring_buffer_bytes,
+        // A batch may be as large as a request; a frame has it, and a little more.
+        peer_frame_bytes_max: config.broker.settings().socket_request_max_bytes
+            + PeerLimits::default().frame_bytes_max,
         ..NodeSpec::new(config.data_dir.clone(), shards, recovered.partitions)
     }
 }
@@ -329,7 +338,10 @@ fn peer_cluster_id(cluster_id: &str) -> ClusterId {
 
 /// How replication goes about it.
 fn peer_limits(broker: &BrokerConfig) -> PeerLimits {
-    PeerLimits { lag_time_max_ms: broker.replica_lag_time_max_ms(), ..PeerLimits::default() }
+    PeerLimits {
+        lag_time_max_ms: broker.settings().replica_lag_time_max_ms,
+        ..PeerLimits::default()
+    }
 }
 
 /// Bounds of each shard's connections.

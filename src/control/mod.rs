@@ -36,6 +36,7 @@ use std::path::PathBuf;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use chronik_shards::format::metadata_command::BrokerEndpoint;
 use chronik_shards::machine::metadata::MetadataImage;
 use chronik_shards::model::{BrokerEpoch, NodeId};
 use crossbeam::channel::{Receiver, RecvTimeoutError, bounded};
@@ -88,6 +89,10 @@ pub struct ClusterConfig {
     pub data_dir: PathBuf,
     /// Where this node listens for the control planes of its peers.
     pub listen: SocketAddr,
+    /// Where the peers' control planes connect to this one.
+    pub control_advertised: BrokerEndpoint,
+    /// Where the peers' shards connect to those of this node.
+    pub replication_advertised: BrokerEndpoint,
     /// Host and port of every other node's control plane.
     pub peers: BTreeMap<NodeId, String>,
     /// Settings that hold for all topics of the cluster unless they say otherwise, as this node was

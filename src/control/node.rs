@@ -334,6 +334,8 @@ fn registration(
         rack: config.rack.clone(),
         // Alone there is nobody who would unfence it, and nobody else who could lead.
         fenced: !members.is_lone(),
+        replication: config.cluster.as_ref().map(|cluster| cluster.replication_advertised.clone()),
+        control: config.cluster.as_ref().map(|cluster| cluster.control_advertised.clone()),
     }
 }
 

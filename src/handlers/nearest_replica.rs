@@ -25,8 +25,11 @@ impl Reader {
     #[must_use]
     pub fn of(handlers: &Handlers, request: &FetchRequest, version: i16) -> Self {
         let reads_followers = version >= FOLLOWER_VERSION;
-        let selects = handlers.metadata.borrow().broker_config().selects_replicas_by_rack();
-        let has_rack = reads_followers && selects && !request.rack_id.is_empty();
+        let is_sent = || {
+            let view = handlers.metadata.borrow();
+            view.broker_config().settings().selects_replicas_by_rack
+        };
+        let has_rack = reads_followers && !request.rack_id.is_empty() && is_sent();
         Self { reads_followers, rack: has_rack.then(|| request.rack_id.clone()) }
     }
 

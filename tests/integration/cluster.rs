@@ -7,7 +7,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 
 use chronik::cli::CommandLine;
-use chronik::config::{NodeConfig, Peers};
+use chronik::config::{Endpoint, NodeConfig, Peers};
 use chronik::control::ClusterTiming;
 use chronik::node::Node;
 use chronik_protocol::messages::create_topics_request::{CreatableTopic, CreateTopicsRequest};
@@ -26,6 +26,7 @@ struct Cluster {
     data: TempDir,
     kafka: Vec<SocketAddr>,
     control: Vec<SocketAddr>,
+    replication: Vec<SocketAddr>,
     nodes: BTreeMap<usize, Node>,
 }
 
@@ -38,11 +39,12 @@ fn free_addresses(count: usize) -> Vec<SocketAddr> {
 impl Cluster {
     /// Three nodes that serve.
     fn start() -> Self {
-        let addresses = free_addresses(6);
+        let addresses = free_addresses(9);
         let mut cluster = Self {
             data: tempfile::tempdir().unwrap(),
             kafka: addresses[..3].to_vec(),
-            control: addresses[3..].to_vec(),
+            control: addresses[3..6].to_vec(),
+            replication: addresses[6..].to_vec(),
             nodes: BTreeMap::new(),
         };
         cluster.start_nodes(&[0, 1, 2]);
@@ -81,12 +83,18 @@ impl Cluster {
             ..CommandLine::default()
         };
         let mut config = NodeConfig::resolve(command, &Host::read().unwrap()).unwrap();
+        let endpoint =
+            |address: SocketAddr| Endpoint { host: address.ip().to_string(), port: address.port() };
+        config.rack = Some(format!("rack-{node}"));
         config.peers = Some(Peers {
             control_bind: self.control[node],
+            replication_bind: self.replication[node],
+            control_advertised: endpoint(self.control[node]),
+            replication_advertised: endpoint(self.replication[node]),
             control: others
                 .map(|other| (NodeId(other as i32), self.control[other].to_string()))
                 .collect(),
-            rack: Some(format!("rack-{node}")),
+            founds: true,
             timing: ClusterTiming::default(),
         });
         config

@@ -102,11 +102,7 @@ impl ShardMachine {
         Err(FetchError::OffsetNotAvailable { offset, high_watermark })
     }
 
-    fn led(
-        &self,
-        key: ReplicaKey,
-        current: Option<LeaderEpoch>,
-    ) -> Result<&Partition, FetchError> {
+    fn led(&self, key: ReplicaKey, current: Option<LeaderEpoch>) -> Result<&Partition, FetchError> {
         let partition = self.partitions.find(&key).ok_or(FetchError::UnknownPartition(key))?;
         partition.check_epoch(current)?;
         if partition.leads() {

@@ -137,6 +137,12 @@ impl BrokerConfig {
         self.limits
     }
 
+    /// How many replicas an acknowledgement needs in topics that do not say it.
+    #[must_use]
+    pub fn min_insync_replicas(&self) -> usize {
+        usize::try_from(value::number(self.effective("min.insync.replicas"))).unwrap_or(usize::MAX)
+    }
+
     /// A key's value as it was set, or `None` when it has its default.
     #[must_use]
     pub fn explicit(&self, name: &str) -> Option<&str> {
@@ -165,6 +171,8 @@ impl BrokerConfig {
                 .unwrap_or(u64::MAX),
             socket_request_max_bytes: size("socket.request.max.bytes"),
             connections_max_idle_ms: positive("connections.max.idle.ms"),
+            replica_lag_time_max_ms: positive("replica.lag.time.max.ms"),
+            selects_replicas_by_rack: !self.effective("replica.selector.class").is_empty(),
         }
     }
 
@@ -191,6 +199,10 @@ pub struct BrokerSettings {
     pub socket_request_max_bytes: usize,
     /// `connections.max.idle.ms`.
     pub connections_max_idle_ms: u64,
+    /// `replica.lag.time.max.ms`.
+    pub replica_lag_time_max_ms: u64,
+    /// `replica.selector.class`: whether consumers are sent to replicas in their rack.
+    pub selects_replicas_by_rack: bool,
 }
 
 /// How batches are stored. Source: `compression.type`.

@@ -66,6 +66,10 @@ fn free_ports(count: usize) -> Vec<u16> {
     bound.iter().map(|listener| listener.local_addr().unwrap().port()).collect()
 }
 
+fn endpoint(port: u16) -> BrokerEndpoint {
+    BrokerEndpoint { host: "127.0.0.1".to_owned(), port }
+}
+
 impl Cluster {
     fn of(nodes: usize) -> Self {
         Self {
@@ -93,6 +97,8 @@ impl Cluster {
             identity: NodeIdentity::establish(&data_dir, node_id, Founding::WithPeers).unwrap(),
             cluster: Some(ClusterConfig {
                 listen: address(node).parse().unwrap(),
+                control_advertised: endpoint(self.ports[node as usize - 1]),
+                replication_advertised: endpoint(9291),
                 peers: others.map(|other| (NodeId(other), address(other))).collect(),
                 defaults: [("min.insync.replicas".to_owned(), "2".to_owned())].into(),
                 timing: ClusterTiming::default(),

@@ -158,7 +158,8 @@ fn broker_keys_that_flags_decide_are_refused_with_the_flags_name() {
         refused,
         ConfigError::UnknownKey { name: "log.cleaner.threads".into(), of: "a broker" }
     );
-    assert!(broker.set("default.replication.factor", "3").is_err(), "one node holds one replica");
+    assert!(broker.set("default.replication.factor", "0").is_err());
+    assert!(broker.set("broker.rack", "east").is_err(), "a flag sets it");
 }
 
 #[test]
@@ -177,6 +178,8 @@ fn broker_settings_are_what_was_set() {
         retention_interval_ms: 300_000,
         socket_request_max_bytes: 2048,
         connections_max_idle_ms: 5000,
+        replica_lag_time_max_ms: 30_000,
+        selects_replicas_by_rack: false,
     };
     assert_eq!(settings, expected);
 }
