@@ -101,6 +101,8 @@ impl Controller {
             port: 1,
             directory_id: [node_id.0 as u8; 16],
             rack: None,
+            control: None,
+            replication: None,
             fenced: true,
         };
         let outcome = self.apply(MetadataCommand::RegisterBroker(register));
