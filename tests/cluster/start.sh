@@ -22,8 +22,8 @@ server=$(realpath "$server")
 mkdir -p "$run"
 cd "$run"
 
-# Whether the process of a pid file is a server.
-runs() { [ -f "$1" ] && [ "$(cat "/proc/$(cat "$1")/comm" 2>/dev/null)" = chronik-server ]; }
+# Whether the process of a pid file is a server that has not ended: what has ended has no binary any more.
+runs() { [ -f "$1" ] && [[ "$(readlink "/proc/$(cat "$1")/exe" 2>/dev/null)" == */chronik-server* ]]; }
 
 started=()
 fail() {

@@ -15,7 +15,7 @@ nodes=("$@")
 cd "$run"
 
 # Whether the process is a server of ours: a pid may have been given to another process since.
-is_server() { [ "$(cat "/proc/$1/comm" 2>/dev/null)" = chronik-server ]; }
+is_server() { [[ "$(readlink "/proc/$1/exe" 2>/dev/null)" == */chronik-server* ]]; }
 
 pids=()
 for node in "${nodes[@]}"; do
