@@ -15,7 +15,7 @@ use std::time::Duration;
 use chronik_shards::io::inbox::{InboxSender, NotSent};
 use chronik_shards::io::local::Slot;
 use chronik_shards::machine::input::{PartitionConfig, PartitionSpec};
-use chronik_shards::machine::metadata::{MetadataChange, MetadataImage, Partition};
+use chronik_shards::machine::metadata::{MetadataChange, MetadataImage, Partition, Topic};
 use chronik_shards::machine::topic_config::{BrokerConfig, TopicSettings};
 use chronik_shards::model::{BrokerEpoch, NodeId, PartitionIndex, ReplicaKey, ShardId};
 use chronik_shards::shard::ShardHandle;
@@ -124,6 +124,10 @@ impl Front {
                             view.apply(committed.index, &committed.command)
                         }
                         MetadataUpdate::Image(image) => view.replace(&image),
+                        MetadataUpdate::Controller(node) => {
+                            view.set_controller(node);
+                            Vec::new()
+                        }
                     }
                 };
                 for change in changes {
@@ -164,16 +168,25 @@ impl Front {
             MetadataChange::PartitionChanged { key } => self.open(&view, *key),
             MetadataChange::TopicConfigChanged { topic_id } => {
                 let topic = view.image().topic(*topic_id).expect("the change names its topic");
-                let settings = view.settings(*topic_id).expect("every topic has settings");
-                for (key, partition) in topic.replicas().filter(|(key, _)| self.owns(*key)) {
-                    self.shard.configure_partition(key, config(settings, partition));
+                self.configure(&view, topic);
+            }
+            MetadataChange::ClusterConfigChanged => {
+                for topic in view.image().topics() {
+                    self.configure(&view, topic);
                 }
             }
             MetadataChange::BrokerRegistered { .. }
             | MetadataChange::BrokerChanged { .. }
             | MetadataChange::BrokerUnregistered { .. }
-            | MetadataChange::ClusterFounded
-            | MetadataChange::ClusterConfigChanged => {}
+            | MetadataChange::ClusterFounded => {}
+        }
+    }
+
+    /// Has the topic's partitions go by its settings as they are now.
+    fn configure(&self, view: &MetadataView, topic: &Topic) {
+        let settings = view.settings(topic.id).expect("every topic has settings");
+        for (key, partition) in topic.replicas().filter(|(key, _)| self.owns(*key)) {
+            self.shard.configure_partition(key, config(settings, partition));
         }
     }
 

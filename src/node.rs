@@ -211,7 +211,7 @@ fn start_control(
         control_advertised: endpoint(&peers.control_advertised),
         replication_advertised: endpoint(&peers.replication_advertised),
         peers: peers.control.clone(),
-        defaults: config.broker.election_defaults(),
+        defaults: config.broker.cluster_values(),
         timing: peers.timing,
     });
     let mut starting = control::begin(ControlConfig {

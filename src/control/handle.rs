@@ -26,6 +26,8 @@ pub enum MetadataUpdate {
     Command(Arc<CommittedCommand>),
     /// All of it: the commands up to here are no longer at hand.
     Image(Arc<MetadataImage>),
+    /// Which node is the controller, as far as this one knows.
+    Controller(Option<NodeId>),
 }
 
 /// Takes what is committed for a shard, in log order. Runs on the control thread: it may hand the

@@ -84,6 +84,8 @@ pub(super) struct Member<L: MemberLog> {
     config: MemberConfig,
     /// While this node is the controller.
     controller: Option<Controller>,
+    /// The leader that the sinks were told of.
+    told_leader: Option<NodeId>,
     /// The leader that this node followed last, and when it heard of it.
     followed: Option<(NodeId, MonotonicMicros)>,
     ready: bool,
@@ -143,6 +145,7 @@ impl<L: MemberLog> Member<L> {
             own,
             config,
             controller: None,
+            told_leader: None,
             followed: None,
             ready: false,
             ticks: 0,
@@ -268,6 +271,7 @@ impl<L: MemberLog> Member<L> {
             }
             None => sink(MetadataUpdate::Image(Arc::new(self.image().clone()))),
         }
+        sink(MetadataUpdate::Controller(self.told_leader));
         self.sinks.push(sink);
     }
 
@@ -380,6 +384,7 @@ impl<L: MemberLog> Member<L> {
             self.raft.advance_apply();
         }
         self.begin_or_end_duties(now);
+        self.tell_leader();
         self.compact_if_due()
     }
 
@@ -458,6 +463,16 @@ impl<L: MemberLog> Member<L> {
             tracing::info!(term = raft.term, "this node is the controller");
         } else if !is_due && self.controller.take().is_some() {
             tracing::info!("this node is no longer the controller");
+        }
+    }
+
+    fn tell_leader(&mut self) {
+        let leader = self.leader().map(|(leader, _)| leader);
+        if leader != self.told_leader {
+            self.told_leader = leader;
+            for sink in &self.sinks {
+                sink(MetadataUpdate::Controller(leader));
+            }
         }
     }
 

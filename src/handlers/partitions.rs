@@ -2,7 +2,7 @@
 
 use chronik_protocol::{ErrorCode, Uuid};
 use chronik_shards::machine::metadata::{Partition, Topic};
-use chronik_shards::model::{PartitionIndex, ReplicaKey, TopicId};
+use chronik_shards::model::{NodeId, PartitionIndex, ReplicaKey, TopicId};
 
 use crate::metadata_view::MetadataView;
 
@@ -74,6 +74,12 @@ pub fn led_here(
         return Ok(key);
     }
     Err(NotHere::LedElsewhere(LeaderOnWire::of(found)))
+}
+
+/// Replicas on nodes that nobody hears of.
+pub fn offline(view: &MetadataView, partition: &Partition) -> Vec<NodeId> {
+    let is_there = |node: &NodeId| view.image().broker(*node).is_some_and(|it| !it.fenced);
+    partition.replicas.iter().filter(|node| !is_there(node)).copied().collect()
 }
 
 /// A partition of a topic, whoever leads it.

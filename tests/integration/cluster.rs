@@ -10,8 +10,16 @@ use chronik::cli::CommandLine;
 use chronik::config::{Endpoint, NodeConfig, Peers};
 use chronik::control::ClusterTiming;
 use chronik::node::Node;
-use chronik_protocol::messages::create_topics_request::{CreatableTopic, CreateTopicsRequest};
+use chronik_protocol::messages::create_topics_request::{
+    CreatableReplicaAssignment, CreatableTopic, CreatableTopicConfig, CreateTopicsRequest,
+};
+use chronik_protocol::messages::create_topics_response::CreatableTopicResult;
 use chronik_protocol::messages::describe_cluster_request::DescribeClusterRequest;
+use chronik_protocol::messages::describe_cluster_response::DescribeClusterResponse;
+use chronik_protocol::messages::describe_topic_partitions_request::{
+    DescribeTopicPartitionsRequest, TopicRequest,
+};
+use chronik_protocol::messages::metadata_request::MetadataRequest;
 use chronik_protocol::{ErrorCode, KafkaString};
 use chronik_shards::model::NodeId;
 use chronik_tuning::host::Host;
@@ -85,6 +93,7 @@ impl Cluster {
         let mut config = NodeConfig::resolve(command, &Host::read().unwrap()).unwrap();
         let endpoint =
             |address: SocketAddr| Endpoint { host: address.ip().to_string(), port: address.port() };
+        config.broker.set("default.replication.factor", "2").unwrap();
         config.rack = Some(format!("rack-{node}"));
         config.peers = Some(Peers {
             control_bind: self.control[node],
@@ -171,11 +180,135 @@ fn any_node_changes_the_metadata_of_all_and_survives_any_other() {
             let led = leaders(&mut client, &name);
             led.iter().all(|leader| *leader >= 0 && *leader != gone as i32).then_some(())
         });
-        assert_eq!(brokers(&mut client).len(), 2);
+        wait_for("a node that is fenced", || (brokers(&mut client).len() == 2).then_some(()));
         assert_eq!(create_replicated(&mut client, &format!("without-{gone}")), ErrorCode::None);
         cluster.start_nodes(&[gone]);
         leaders(&mut cluster.client(gone), &format!("without-{gone}"));
     }
     assert!(Path::new(cluster.data.path()).join("0/node.toml").exists());
+    cluster.stop();
+}
+
+fn cluster_of(client: &mut Client, with_fenced: bool) -> DescribeClusterResponse {
+    let request = DescribeClusterRequest {
+        endpoint_type: 1,
+        include_fenced_brokers: with_fenced,
+        ..DescribeClusterRequest::default()
+    };
+    client.call(2, &request)
+}
+
+fn create(client: &mut Client, topic: CreatableTopic) -> CreatableTopicResult {
+    let request =
+        CreateTopicsRequest { topics: vec![topic], timeout_ms: 30_000, ..Default::default() };
+    client.call(7, &request).topics.remove(0)
+}
+
+fn assigned(name: &str, partitions: &[&[i32]]) -> CreatableTopic {
+    let assignment = |(index, nodes): (i32, &&[i32])| CreatableReplicaAssignment {
+        partition_index: index,
+        broker_ids: nodes.to_vec(),
+        ..CreatableReplicaAssignment::default()
+    };
+    CreatableTopic {
+        name: name.into(),
+        num_partitions: -1,
+        replication_factor: -1,
+        assignments: (0..).zip(partitions).map(assignment).collect(),
+        ..CreatableTopic::default()
+    }
+}
+
+fn counted(name: &str, partitions: i32, replication_factor: i16) -> CreatableTopic {
+    CreatableTopic {
+        name: name.into(),
+        num_partitions: partitions,
+        replication_factor,
+        ..CreatableTopic::default()
+    }
+}
+
+#[test]
+fn every_node_tells_the_same_of_nodes_leaders_and_replicas() {
+    if is_reference() {
+        return;
+    }
+    let mut cluster = Cluster::start();
+    let mut client = cluster.client(0);
+    // A topic that says nothing has as many replicas as the cluster is told to make.
+    assert_eq!(create(&mut client, counted("by-default", 2, -1)).replication_factor, 2);
+    let all_in_sync = CreatableTopicConfig {
+        name: "min.insync.replicas".into(),
+        value: Some("3".into()),
+        ..CreatableTopicConfig::default()
+    };
+    let strict = CreatableTopic {
+        configs: vec![all_in_sync],
+        ..assigned("strict", &[&[1, 2, 0], &[2, 0, 1]])
+    };
+    assert_eq!(create(&mut client, strict).error_code, 0);
+    cluster.nodes.remove(&1).unwrap().stop();
+    for node in [0, 2] {
+        let mut client = cluster.client(node);
+        wait_for("a node that is fenced", || (brokers(&mut client).len() == 2).then_some(()));
+        let told = cluster_of(&mut client, true);
+        let fenced = |id: i32| (id, id == 1);
+        let seen: Vec<_> = told.brokers.iter().map(|it| (it.broker_id, it.is_fenced)).collect();
+        assert_eq!(seen, [0, 1, 2].map(fenced));
+        assert!(cluster_of(&mut client, false).brokers.iter().all(|it| it.broker_id != 1));
+        let controller = wait_for("a controller that both name", || {
+            let [one, other] =
+                [0, 2].map(|node| cluster_of(&mut cluster.client(node), true).controller_id);
+            (one == other).then_some(one)
+        });
+        assert_ne!(controller, 1);
+        let request = MetadataRequest { topics: None, ..MetadataRequest::default() };
+        let metadata = client.call(12, &request);
+        assert_eq!(metadata.controller_id, controller);
+        let topic = metadata.topics.iter().find(|it| it.name.as_deref() == Some("strict")).unwrap();
+        assert_eq!(topic.partitions[0].leader_id, 2);
+        assert_eq!(topic.partitions[0].replica_nodes, [1, 2, 0]);
+        assert_eq!(topic.partitions[0].isr_nodes, [2, 0]);
+        assert_eq!(topic.partitions[0].offline_replicas, [1]);
+        let name = TopicRequest { name: "strict".into(), ..TopicRequest::default() };
+        let request = DescribeTopicPartitionsRequest {
+            topics: vec![name],
+            response_partition_limit: 10,
+            ..DescribeTopicPartitionsRequest::default()
+        };
+        let described = client.call(0, &request);
+        let partition = &described.topics[0].partitions[1];
+        assert_eq!(partition.eligible_leader_replicas.as_deref(), Some(&[1][..]));
+        assert_eq!(
+            (&partition.isr_nodes[..], &partition.offline_replicas[..]),
+            (&[2, 0][..], &[1][..])
+        );
+    }
+    cluster.stop();
+}
+
+#[test]
+fn topics_that_the_nodes_cannot_hold_are_refused() {
+    if is_reference() {
+        return;
+    }
+    let mut cluster = Cluster::start();
+    let mut client = cluster.client(1);
+    let mut code = |topic| crate::support::requests::error(create(&mut client, topic).error_code);
+    assert_eq!(code(counted("t", 1, 4)), ErrorCode::InvalidReplicationFactor);
+    assert_eq!(code(assigned("t", &[&[0, 9]])), ErrorCode::InvalidReplicaAssignment);
+    assert_eq!(code(assigned("t", &[&[0, 0]])), ErrorCode::InvalidReplicaAssignment);
+    assert_eq!(code(assigned("t", &[&[0, 1], &[2]])), ErrorCode::InvalidReplicaAssignment);
+    assert_eq!(code(assigned("t", &[&[]])), ErrorCode::InvalidReplicaAssignment);
+    cluster.nodes.remove(&2).unwrap().stop();
+    let mut client = cluster.client(1);
+    wait_for("a node that is fenced", || (brokers(&mut client).len() == 2).then_some(()));
+    let mut code = |topic| crate::support::requests::error(create(&mut client, topic).error_code);
+    assert_eq!(code(assigned("t", &[&[2]])), ErrorCode::InvalidReplicaAssignment);
+    // Who is away for a moment gets its replicas when it is back.
+    assert_eq!(code(counted("of-all", 3, 3)), ErrorCode::None);
+    assert_eq!(code(counted("of-those-there", 6, 2)), ErrorCode::None);
+    let partitions = describe_topic(&mut client, "of-those-there").partitions;
+    assert!(partitions.iter().all(|it| !it.replica_nodes.contains(&2)), "{partitions:?}");
     cluster.stop();
 }
