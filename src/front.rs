@@ -25,7 +25,7 @@ use crate::handlers::{Handlers, KafkaDispatcher};
 use crate::metadata_view::MetadataView;
 use crate::net::listener::{BoundListener, ConnectionCounts, HandOver};
 use crate::net::{AcceptedSocket, NetConfig, ShardConnections};
-use crate::proposals::{ProposalAnswer, Proposals};
+use crate::proposals::{ProposalAnswer, Proposals, QuorumAnswer};
 
 /// How long an orderly stop waits for requests that are under way.
 pub const STOP_GRACE: Duration = Duration::from_secs(10);
@@ -37,6 +37,8 @@ pub enum ShardEvent {
     Metadata(MetadataUpdate),
     /// A proposal of this shard has its answer.
     Answered(ProposalAnswer),
+    /// A question of this shard how the Raft group stands has its answer.
+    Quorum(QuorumAnswer),
     /// A connection that this shard shall serve.
     Connection(AcceptedSocket),
     /// Everything is in place: let clients in.
@@ -137,6 +139,10 @@ impl Front {
             ShardEvent::Answered(answer) => {
                 let proposals = self.proposals.get().expect("a proposal comes before its answer");
                 proposals.answered(answer);
+            }
+            ShardEvent::Quorum(answer) => {
+                let proposals = self.proposals.get().expect("a question comes before its answer");
+                proposals.told(answer);
             }
             ShardEvent::Connection(socket) => {
                 // The shard that accepts may serve a moment earlier than this one. What waits is bounded as

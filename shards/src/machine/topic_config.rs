@@ -5,7 +5,7 @@
 //! is a defect. A topic's value is its override, else the broker's, else the default.
 //!
 //! Deliberately absent: changing a broker's values while it runs, and the keys of functions that
-//! this server does not have (compaction, unclean election, tiering, quotas).
+//! this server does not have (compaction, tiering, quotas).
 
 mod alter;
 mod broker_keys;
@@ -93,7 +93,8 @@ pub struct ConfigLimits {
 }
 
 /// Keys of a broker that are the same for a whole cluster.
-const CLUSTER_KEYS: &[&str] = &["default.replication.factor", "min.insync.replicas"];
+const CLUSTER_KEYS: &[&str] =
+    &["default.replication.factor", "min.insync.replicas", "unclean.leader.election.enable"];
 
 /// What a broker was started with: the base that topics override.
 #[derive(Clone, PartialEq, Eq, Debug)]

@@ -177,6 +177,12 @@ const KEYS: &[BrokerKey] = &[
         "104857600",
         "Largest request that is read, in bytes. A connection that announces more is closed.",
     ),
+    key(
+        "unclean.leader.election.enable",
+        Rule::Boolean,
+        "false",
+        "unclean.leader.election.enable of topics that do not set it. The same for the whole cluster.",
+    ),
 ];
 
 /// All keys, by name.
