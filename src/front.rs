@@ -15,7 +15,7 @@ use std::time::Duration;
 use chronik_shards::format::peer_frame::ClusterId;
 use chronik_shards::io::inbox::{InboxSender, NotSent};
 use chronik_shards::io::local::Slot;
-use chronik_shards::machine::metadata::{MetadataChange, MetadataImage};
+use chronik_shards::machine::metadata::{MetadataChange, MetadataImage, Topic};
 use chronik_shards::machine::replica::NodeIdentity;
 use chronik_shards::machine::replication::PeerLimits;
 use chronik_shards::machine::topic_config::BrokerConfig;
@@ -29,7 +29,7 @@ use crate::isr_changes;
 use crate::metadata_view::MetadataView;
 use crate::net::listener::{BoundListener, ConnectionCounts, HandOver};
 use crate::net::{AcceptedSocket, NetConfig, ShardConnections};
-use crate::proposals::{ProposalAnswer, Proposals};
+use crate::proposals::{ProposalAnswer, Proposals, QuorumAnswer};
 use crate::replicas;
 
 /// How long an orderly stop waits for requests that are under way.
@@ -42,6 +42,8 @@ pub enum ShardEvent {
     Metadata(MetadataUpdate),
     /// A proposal of this shard has its answer.
     Answered(ProposalAnswer),
+    /// A question of this shard how the Raft group stands has its answer.
+    Quorum(QuorumAnswer),
     /// A connection that this shard shall serve.
     Connection(AcceptedSocket),
     /// A peer that has introduced itself to another shard and wants this one.
@@ -139,6 +141,10 @@ impl Front {
                             view.apply(committed.index, &committed.command)
                         }
                         MetadataUpdate::Image(image) => view.replace(&image),
+                        MetadataUpdate::Controller(node) => {
+                            view.set_controller(node);
+                            Vec::new()
+                        }
                     }
                 };
                 for change in changes {
@@ -148,6 +154,10 @@ impl Front {
             ShardEvent::Answered(answer) => {
                 let proposals = self.proposals.get().expect("a proposal comes before its answer");
                 proposals.answered(answer);
+            }
+            ShardEvent::Quorum(answer) => {
+                let proposals = self.proposals.get().expect("a question comes before its answer");
+                proposals.told(answer);
             }
             ShardEvent::Connection(socket) => {
                 // The shard that accepts may serve a moment earlier than this one. What waits is bounded as
@@ -180,9 +190,11 @@ impl Front {
             MetadataChange::PartitionChanged { key } => self.assign(&view, *key),
             MetadataChange::TopicConfigChanged { topic_id } => {
                 let topic = view.image().topic(*topic_id).expect("the change names its topic");
-                let settings = view.settings(*topic_id).expect("every topic has settings");
-                for (key, partition) in topic.replicas().filter(|(key, _)| self.owns(*key)) {
-                    self.shard.configure_partition(key, replicas::config(settings, partition));
+                self.configure(&view, topic);
+            }
+            MetadataChange::ClusterConfigChanged => {
+                for topic in view.image().topics() {
+                    self.configure(&view, topic);
                 }
             }
             MetadataChange::BrokerRegistered { node_id } => {
@@ -191,8 +203,15 @@ impl Front {
             }
             MetadataChange::BrokerChanged { .. }
             | MetadataChange::BrokerUnregistered { .. }
-            | MetadataChange::ClusterFounded
-            | MetadataChange::ClusterConfigChanged => {}
+            | MetadataChange::ClusterFounded => {}
+        }
+    }
+
+    /// Has the topic's partitions go by its settings as they are now.
+    fn configure(&self, view: &MetadataView, topic: &Topic) {
+        let settings = view.settings(topic.id).expect("every topic has settings");
+        for (key, partition) in topic.replicas().filter(|(key, _)| self.owns(*key)) {
+            self.shard.configure_partition(key, replicas::config(settings, partition));
         }
     }
 

@@ -82,6 +82,19 @@ impl Node {
     /// # Errors
     /// [`NodeError`]: nothing runs then.
     pub fn start(config: &NodeConfig) -> Result<Self, NodeError> {
+        let node = Self::start_unless(config, &mut || false)?;
+        Ok(node.expect("nobody gave the start up"))
+    }
+
+    /// Starts a node; returns when it serves clients, or `None` when `is_given_up` says so while it waits for
+    /// its peers.
+    ///
+    /// # Errors
+    /// [`NodeError`]: nothing runs then.
+    pub fn start_unless(
+        config: &NodeConfig,
+        is_given_up: &mut dyn FnMut() -> bool,
+    ) -> Result<Option<Self>, NodeError> {
         let mut laps = Laps::begin();
         for line in config.plan.display(&config.data_dir).to_string().lines() {
             tracing::info!("plan: {line}");
@@ -99,7 +112,9 @@ impl Node {
             None => None,
         };
         laps.done("directory and addresses claimed");
-        let control = start_control(config, &claim.identity)?;
+        let Some(control) = start_control(config, &claim.identity, is_given_up)? else {
+            return Ok(None);
+        };
         laps.done("metadata open");
         let broker = Arc::new(config.broker.clone());
         let limits = ShardLimits {
@@ -153,7 +168,7 @@ impl Node {
             millis = laps.begun.elapsed().as_millis(),
             "chronik serves Kafka clients"
         );
-        Ok(node)
+        Ok(Some(node))
     }
 
     /// Stops in order: no new requests, those under way answered, everything in segments, threads ended.
@@ -175,6 +190,8 @@ impl Node {
 
 /// How long a start waits before it says that it waits for peers.
 const PEERS_PATIENCE: Duration = Duration::from_secs(5);
+/// How often a start that waits looks whether it is given up.
+const PEERS_LOOK: Duration = Duration::from_millis(100);
 /// How long a stop waits for each of the changes that its peers go by. Without them they find out by its
 /// silence.
 const LEAVE_PATIENCE: Duration = Duration::from_secs(2);
@@ -214,14 +231,15 @@ impl Laps {
 fn start_control(
     config: &NodeConfig,
     identity: &NodeIdentity,
-) -> Result<ControlStart, ControlStartError> {
+    is_given_up: &mut dyn FnMut() -> bool,
+) -> Result<Option<ControlStart>, ControlStartError> {
     let cluster = config.peers.as_ref().map(|peers| ClusterConfig {
         data_dir: config.data_dir.clone(),
         listen: peers.control_bind,
         control_advertised: endpoint(&peers.control_advertised),
         replication_advertised: endpoint(&peers.replication_advertised),
         peers: peers.control.clone(),
-        defaults: config.broker.election_defaults(),
+        defaults: config.broker.cluster_values(),
         timing: peers.timing,
     });
     let mut starting = control::begin(ControlConfig {
@@ -236,13 +254,19 @@ fn start_control(
         compaction: CompactionPolicy::default(),
         accept_data_loss: config.accept_data_loss,
     })?;
+    let mut complained = Instant::now();
     loop {
-        match starting.wait(PEERS_PATIENCE)? {
-            Waited::Started(start) => return Ok(*start),
-            Waited::NotYet(not_yet) => {
-                tracing::warn!("waiting for peers: a majority of the voters must be there");
-                starting = not_yet;
-            }
+        match starting.wait(PEERS_LOOK)? {
+            Waited::Started(start) => return Ok(Some(*start)),
+            Waited::NotYet(not_yet) => starting = not_yet,
+        }
+        if is_given_up() {
+            starting.stop();
+            return Ok(None);
+        }
+        if complained.elapsed() >= PEERS_PATIENCE {
+            complained = Instant::now();
+            tracing::warn!("waiting for peers: a majority of the voters must be there");
         }
     }
 }

@@ -25,6 +25,7 @@ mod members;
 mod node;
 mod own_proposals;
 mod peer_message;
+mod quorum;
 #[cfg(test)]
 mod tests;
 mod transport;
@@ -43,10 +44,12 @@ use crossbeam::channel::{Receiver, RecvTimeoutError, bounded};
 
 pub use handle::{
     CommittedCommand, ControlError, ControlHandle, MetadataSink, MetadataUpdate, ProposalReply,
+    QuorumReply,
 };
 pub use identity::{Founding, IdentityError, NodeIdentity, random_bytes, random_topic_id};
 pub use log::LogError;
 pub use members::{Members, VOTERS_MAX};
+pub use quorum::{MemberState, QuorumState};
 
 use handle::Request;
 use node::{ControlNode, Starting};

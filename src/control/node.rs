@@ -205,6 +205,7 @@ impl ControlNode {
                 // The starter may have given up waiting.
                 let _ = reply.send(());
             }
+            Request::Quorum { reply } => self.member.ask_quorum(now, reply),
             Request::Ready => self.member.set_ready(),
             Request::Connected { peer, connection } => {
                 if let Some(cluster) = &mut self.cluster {

@@ -5,7 +5,7 @@
 //! is a defect. A topic's value is its override, else the broker's, else the default.
 //!
 //! Deliberately absent: changing a broker's values while it runs, and the keys of functions that
-//! this server does not have (compaction, unclean election, tiering, quotas).
+//! this server does not have (compaction, tiering, quotas).
 
 mod alter;
 mod broker_keys;
@@ -92,6 +92,10 @@ pub struct ConfigLimits {
     pub message_bytes_max: usize,
 }
 
+/// Keys of a broker that are the same for a whole cluster.
+const CLUSTER_KEYS: &[&str] =
+    &["default.replication.factor", "min.insync.replicas", "unclean.leader.election.enable"];
+
 /// What a broker was started with: the base that topics override.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct BrokerConfig {
@@ -149,12 +153,24 @@ impl BrokerConfig {
         self.values.get(name).map(String::as_str)
     }
 
-    /// What topics follow that say nothing themselves, as far as it decides about leaders: every node of a
-    /// cluster must go by the same.
+    /// The keys by which every node of a cluster must go alike, with this broker's values: the cluster
+    /// agrees on those of its controller.
     #[must_use]
-    pub fn election_defaults(&self) -> BTreeMap<String, String> {
-        let name = "min.insync.replicas";
-        [(name.to_owned(), self.effective(name).trim().to_owned())].into()
+    pub fn cluster_values(&self) -> BTreeMap<String, String> {
+        let value = |name: &&'static str| ((*name).to_owned(), self.effective(name).to_owned());
+        CLUSTER_KEYS.iter().map(value).collect()
+    }
+
+    /// This broker as one of a cluster that has agreed on `values`.
+    #[must_use]
+    pub fn in_cluster(&self, values: &BTreeMap<String, String>) -> Self {
+        let mut broker = self.clone();
+        for name in CLUSTER_KEYS {
+            if let Some(value) = values.get(*name) {
+                broker.values.insert(name, value.clone());
+            }
+        }
+        broker
     }
 
     /// The broker's own settings as numbers.

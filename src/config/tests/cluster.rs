@@ -21,7 +21,7 @@ fn a_file_names_all_nodes_and_what_they_are_to_each_other() {
     assert_eq!(config.rack.as_deref(), Some("east"));
     assert_eq!(config.broker.explicit("broker.rack"), Some("east"));
     assert_eq!(config.broker.settings().default_replication_factor, 3);
-    assert_eq!(config.broker.election_defaults()["min.insync.replicas"], "2");
+    assert_eq!(config.broker.cluster_values()["min.insync.replicas"], "2");
     let peers = config.peers.unwrap();
     assert_eq!(control_of(&peers), [(1, "a:5001"), (3, "[::3]:5003")]);
     assert_eq!(peers.control_bind.to_string(), "127.0.0.1:5002");

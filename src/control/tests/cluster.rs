@@ -41,6 +41,7 @@ impl View {
         for update in self.updates.try_iter() {
             match update {
                 MetadataUpdate::Command(one) => drop(self.image.apply(one.index, &one.command)),
+                MetadataUpdate::Controller(_) => {}
                 MetadataUpdate::Image(image) => {
                     self.had_image = true;
                     self.image = MetadataImage::clone(&image);

@@ -74,7 +74,7 @@ const KEYS: &[BrokerKey] = &[
         Rule::Int { min: 1, max: i16::MAX as i32 },
         "1",
         "Replicas of a partition whose creator leaves the number to the server; no more than there \
-         are nodes.",
+         are nodes. The same for the whole cluster.",
     ),
     flag("listeners", "--bind-addr and --kafka-port", "Where the server listens for clients."),
     key(
@@ -164,7 +164,7 @@ const KEYS: &[BrokerKey] = &[
         "min.insync.replicas",
         Rule::Int { min: 1, max: i32::MAX },
         "1",
-        "min.insync.replicas of topics that do not set it.",
+        "min.insync.replicas of topics that do not set it. The same for the whole cluster.",
     ),
     flag("node.id", "--node-id", "This node's id."),
     key(
@@ -192,6 +192,12 @@ const KEYS: &[BrokerKey] = &[
         Rule::Int { min: 1024, max: i32::MAX },
         "104857600",
         "Largest request that is read, in bytes. A connection that announces more is closed.",
+    ),
+    key(
+        "unclean.leader.election.enable",
+        Rule::Boolean,
+        "false",
+        "unclean.leader.election.enable of topics that do not set it. The same for the whole cluster.",
     ),
 ];
 

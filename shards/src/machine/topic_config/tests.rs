@@ -79,9 +79,10 @@ fn every_topic_key_changes_what_is_resolved() {
         let settings = TopicSettings::resolve(&overrides(&[(name, value)]), &broker(&[])).unwrap();
         assert_ne!(settings, default, "{name}");
     }
-    // The one key whose only value is its default.
     let mut all: Vec<&str> = changed.iter().map(|(name, _)| *name).collect();
+    // The one key whose only value is its default, and the one that elections go by.
     all.insert(0, "cleanup.policy");
+    all.push("unclean.leader.election.enable");
     assert_eq!(all, topic_keys().iter().map(|key| key.name).collect::<Vec<_>>());
 }
 
@@ -104,7 +105,8 @@ fn topic_override_comes_before_broker_value_before_default() {
 
 #[test]
 fn keys_without_effect_are_refused_by_name() {
-    for name in ["unclean.leader.election.enable", "delete.retention.ms", "no.such.key", ""] {
+    for name in ["leader.replication.throttled.replicas", "delete.retention.ms", "no.such.key", ""]
+    {
         let refused = check(name, "1").unwrap_err();
         assert_eq!(refused, ConfigError::UnknownKey { name: name.into(), of: "a topic" });
         assert_eq!(refused.key(), name);
@@ -255,4 +257,22 @@ fn incremental_changes_become_sets_and_removals() {
     }
     let unknown = [("nope", ConfigOp::Delete)];
     assert!(matches!(error(&unknown), ConfigError::UnknownKey { .. }));
+}
+
+#[test]
+fn a_cluster_agrees_on_what_decides_about_leaders() {
+    let own = broker(&[("min.insync.replicas", "1"), ("num.partitions", "7")]);
+    let controllers = broker(&[
+        ("default.replication.factor", "3"),
+        ("min.insync.replicas", "2"),
+        ("unclean.leader.election.enable", "true"),
+    ]);
+    let mut values = controllers.cluster_values();
+    values.insert("num.partitions".to_owned(), "9".to_owned());
+    let agreed = own.in_cluster(&values);
+    assert_eq!(agreed.cluster_values(), controllers.cluster_values());
+    assert_eq!(agreed.settings().num_partitions, 7, "every node has its own");
+    assert_eq!(agreed.min_insync_replicas(), 2);
+    let settings = TopicSettings::resolve(&overrides(&[]), &agreed).unwrap();
+    assert_eq!(settings.partition.min_insync_replicas, 2);
 }
