@@ -138,7 +138,7 @@ fn nodes_start_in_any_order_and_a_lone_one_can_be_stopped_while_it_waits() {
     assert_eq!(nodes.terminate(3).code(), Some(0), "an orderly end");
     for node in [3, 1, 2] {
         nodes.spawn(node);
-        nodes.wait_for_line(node, &["start: directory and address claimed"]);
+        nodes.wait_for_line(node, &["start: directory and addresses claimed"]);
     }
     nodes.wait_until_all_serve(3);
     for node in [2, 3, 1] {
