@@ -364,6 +364,7 @@ fn peer_cluster_id(cluster_id: &str) -> ClusterId {
 fn peer_limits(broker: &BrokerConfig) -> PeerLimits {
     PeerLimits {
         lag_time_max_ms: broker.settings().replica_lag_time_max_ms,
+        tells_acks: tracing::enabled!(tracing::Level::DEBUG),
         ..PeerLimits::default()
     }
 }

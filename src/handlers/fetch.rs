@@ -11,7 +11,8 @@ use std::rc::Rc;
 
 use chronik_protocol::messages::fetch_request::FetchRequest;
 use chronik_protocol::messages::fetch_response::{
-    EpochEndOffset, FetchResponse, FetchableTopicResponse, LeaderIdAndEpoch, PartitionData,
+    EpochEndOffset, FetchResponse, FetchableTopicResponse, LeaderIdAndEpoch, NodeEndpoint,
+    PartitionData,
 };
 use chronik_protocol::{ErrorCode, KafkaString, Records, RequestFrame, Uuid};
 use chronik_shards::machine::input::{FetchError, FetchInput, FetchPartition};
@@ -81,7 +82,8 @@ pub async fn handle(
     let reader = Reader::of(&handlers, &request, version);
     let (parts, reservation) =
         read(&handlers, &request, &reader, &begun, deadline, &connection).await;
-    let response = respond(&handlers.sessions, &begun, parts, version);
+    let mut response = respond(&handlers.sessions, &begun, parts, version);
+    response.node_endpoints = endpoints(&handlers, &response, version);
     let response = answer(correlation_id, version, &response).into_result()?;
     Ok(response.with_reservation(reservation))
 }
@@ -341,6 +343,22 @@ fn respond(
     }
     let session_id = if version >= 7 { begun.session_id } else { 0 };
     FetchResponse { session_id, responses, ..FetchResponse::default() }
+}
+
+/// Where the leaders that clients are sent to listen.
+fn endpoints(handlers: &Handlers, response: &FetchResponse, version: i16) -> Vec<NodeEndpoint> {
+    if version < 16 {
+        return Vec::new();
+    }
+    let partitions = response.responses.iter().flat_map(|topic| &topic.partitions);
+    let leaders = partitions.map(|partition| partition.current_leader.leader_id);
+    partitions::endpoints(&handlers.metadata.borrow(), leaders, |node_id, broker| NodeEndpoint {
+        node_id,
+        host: broker.host.as_str().into(),
+        port: i32::from(broker.port),
+        rack: broker.rack.as_deref().map(KafkaString::from),
+        ..NodeEndpoint::default()
+    })
 }
 
 fn partition_data(index: i32, part: Part, version: i16) -> PartitionData {

@@ -1,7 +1,9 @@
 //! Finding the partition that a request names.
 
+use std::collections::BTreeSet;
+
 use chronik_protocol::{ErrorCode, Uuid};
-use chronik_shards::machine::metadata::{Partition, Topic};
+use chronik_shards::machine::metadata::{Broker, Partition, Topic};
 use chronik_shards::model::{NodeId, PartitionIndex, ReplicaKey, TopicId};
 
 use crate::metadata_view::MetadataView;
@@ -89,6 +91,17 @@ fn here(
     let (key, found) =
         find(topic, partition).ok_or(NotHere::Unknown(ErrorCode::UnknownTopicOrPartition))?;
     if is_here(found) { Ok(key) } else { Err(NotHere::LedElsewhere(LeaderOnWire::of(found))) }
+}
+
+/// Where the leaders that an answer names listen, each once. Source: KIP-951.
+pub fn endpoints<T>(
+    view: &MetadataView,
+    leaders: impl Iterator<Item = i32>,
+    endpoint: impl Fn(i32, &Broker) -> T,
+) -> Vec<T> {
+    let leaders: BTreeSet<i32> = leaders.filter(|leader| *leader >= 0).collect();
+    let listens = |leader: i32| Some(endpoint(leader, view.image().broker(NodeId(leader))?));
+    leaders.into_iter().filter_map(listens).collect()
 }
 
 /// Replicas on nodes that nobody hears of.

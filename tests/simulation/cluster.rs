@@ -196,6 +196,7 @@ const PEERS: PeerLimits = PeerLimits {
     slow_factor: 5,
     slow_ms_min: 40,
     slow_after_ms: 200,
+    tells_acks: true,
 };
 
 /// Runs a seed. An error is a broken promise.

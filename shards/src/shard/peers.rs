@@ -11,6 +11,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::future::{Future, poll_fn};
 use std::io;
 use std::os::fd::OwnedFd;
+use std::path::Path;
 use std::pin::pin;
 use std::rc::Rc;
 use std::task::Poll;
@@ -24,7 +25,7 @@ use crate::io::local::{Latch, Signal};
 use crate::io::log_reader::Range;
 use crate::io::peer_socket::{FrameReader, FrameWriter, PeerSocket, PeerSocketError};
 use crate::machine::replication::{ConnectionId, LogRead, PeerEffect};
-use crate::model::{NodeId, ShardId};
+use crate::model::{NodeId, Offset, ReplicaKey, ShardId};
 
 /// How long an attempt to connect may take.
 const CONNECT_PATIENCE: Duration = Duration::from_secs(2);
@@ -43,8 +44,11 @@ pub(super) struct Peers {
 }
 
 /// A connection as others than its task know it.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Connection {
+    /// Whose shard is at the other end.
+    node_id: NodeId,
+    shard: ShardId,
     /// The machine has frames for it.
     ready: Signal,
     /// The machine is done with it.
@@ -88,8 +92,9 @@ impl Peers {
         }
     }
 
-    fn insert(&self, id: ConnectionId) -> Rc<Connection> {
-        let connection = Rc::new(Connection::default());
+    fn insert(&self, id: ConnectionId, node_id: NodeId, shard: ShardId) -> Rc<Connection> {
+        let (ready, closed) = (Signal::default(), Latch::default());
+        let connection = Rc::new(Connection { node_id, shard, ready, closed });
         self.connections.borrow_mut().insert(id, Rc::clone(&connection));
         connection
     }
@@ -102,13 +107,14 @@ impl Core {
             let Some(effect) = self.next_peer_effect() else { return };
             match effect {
                 PeerEffect::Connect { connection, node_id, shard } => {
-                    let open = self.peers.insert(connection);
+                    let open = self.peers.insert(connection, node_id, shard);
                     let core = self.me();
-                    spawn(async move { core.dial(open, connection, node_id, shard).await });
+                    spawn(async move { core.dial(open, connection).await });
                 }
                 PeerEffect::Disconnect { connection, reason } => {
                     if let Some(open) = self.peers.connections.borrow_mut().remove(&connection) {
-                        tracing::info!(shard = %self.id, connection = connection.0, reason, "disconnects a peer");
+                        let (node, peer) = (open.node_id, open.shard);
+                        tracing::info!(shard = %self.id, %node, %peer, reason, "disconnects a peer");
                         open.closed.open();
                     }
                 }
@@ -121,6 +127,9 @@ impl Core {
                     let core = self.me();
                     spawn(async move { core.read_for_peer(read).await });
                 }
+                PeerEffect::Acknowledged { node_id, key, end_offset } => {
+                    self.tell_acknowledged(node_id, key, end_offset);
+                }
                 PeerEffect::ProposeIsr(change) => {
                     self.peers.proposals.borrow_mut().push_back(change);
                     self.peers.proposed.raise();
@@ -130,13 +139,8 @@ impl Core {
     }
 
     /// Connects to a peer, and serves the connection to its end.
-    async fn dial(
-        self: Rc<Self>,
-        open: Rc<Connection>,
-        id: ConnectionId,
-        node_id: NodeId,
-        shard: ShardId,
-    ) {
+    async fn dial(self: Rc<Self>, open: Rc<Connection>, id: ConnectionId) {
+        let (node_id, shard) = (open.node_id, open.shard);
         let is_news = |failed: bool| {
             let mut unreachable = self.peers.unreachable.borrow_mut();
             let target = (node_id, shard);
@@ -162,7 +166,7 @@ impl Core {
                 End::ByPeer
             }
         };
-        self.peer_ended(id, end);
+        self.peer_ended(&open, id, end);
     }
 
     /// Takes over a connection whose peer has said who it is, or refuses it.
@@ -175,12 +179,12 @@ impl Core {
         let core = self.me();
         match accepted {
             Ok(id) => {
-                let open = self.peers.insert(id);
+                let open = self.peers.insert(id, hello.node_id, hello.shard);
                 // The machine has said that there is an answer before there was a connection for it.
                 open.ready.raise();
                 spawn(async move {
                     let end = core.serve_peer(&open, id, &socket).await;
-                    core.peer_ended(id, end);
+                    core.peer_ended(&open, id, end);
                 });
             }
             Err(refused) => {
@@ -250,12 +254,25 @@ impl Core {
         }
     }
 
-    fn peer_ended(&self, id: ConnectionId, end: End) {
+    /// For operators who look for it in the log.
+    fn tell_acknowledged(&self, node: NodeId, key: ReplicaKey, end_offset: Offset) {
+        let addresses = self.peers.addresses.borrow();
+        let (host, port) = addresses.get(&node).map_or(("?", 0), |(host, port)| (host, *port));
+        let directory = self.directory(key);
+        let name = directory.as_deref().and_then(Path::file_name).unwrap_or_default();
+        let name = name.to_string_lossy();
+        tracing::debug!(
+            "ACK received from {host}:{port}: {name} offset {end_offset} (node {node})"
+        );
+    }
+
+    fn peer_ended(&self, open: &Connection, id: ConnectionId, end: End) {
         match end {
             End::Closed => return,
             End::ByPeer => {}
             End::Failed(error) => {
-                tracing::info!(shard = %self.id, connection = id.0, %error, "a peer's connection ended");
+                let (node, peer) = (open.node_id, open.shard);
+                tracing::info!(shard = %self.id, %node, %peer, %error, "a peer's connection ended");
             }
         }
         if self.peers.connections.borrow_mut().remove(&id).is_some() {

@@ -143,6 +143,11 @@ impl World {
                 }
             }
             PeerEffect::FramesReady { connection } => self.send(seat, shard, connection),
+            PeerEffect::Acknowledged { node_id, key, end_offset } => {
+                self.trace(|| {
+                    format!("node {} hears of {node_id}: {key} up to {end_offset}", seat + 1)
+                });
+            }
             PeerEffect::ReadLog(read) => {
                 self.note(Event::ReadForCatchUp);
                 self.network.reads.push((end(Some(read.connection)), read));

@@ -65,6 +65,8 @@ pub struct PeerLimits {
     pub slow_ms_min: u64,
     /// How long a peer is slow before it leaves in-sync sets.
     pub slow_after_ms: u64,
+    /// Whether every acknowledgement is told of by [`PeerEffect::Acknowledged`].
+    pub tells_acks: bool,
 }
 
 impl Default for PeerLimits {
@@ -82,6 +84,7 @@ impl Default for PeerLimits {
             slow_factor: 5,
             slow_ms_min: 20,
             slow_after_ms: 2000,
+            tells_acks: false,
         }
     }
 }
@@ -112,6 +115,15 @@ pub enum PeerEffect {
     },
     /// Read batches of a partition's segments for a follower, then call `log_read`.
     ReadLog(LogRead),
+    /// A follower has acknowledged. Nothing is to be done; somebody may want to know.
+    Acknowledged {
+        /// Who.
+        node_id: NodeId,
+        /// The partition.
+        key: ReplicaKey,
+        /// Everything below.
+        end_offset: Offset,
+    },
     /// Propose an in-sync set to the controller. It is lost or committed; a definite refusal is told by
     /// `isr_change_refused`.
     ProposeIsr(ChangePartition),

@@ -226,6 +226,11 @@ impl ShardMachine {
                 follower.acknowledged(end, now, log_end);
                 moved.push(slot);
             }
+            if replication.limits.tells_acks {
+                let (key, end_offset) = (partition.key, end);
+                let told = PeerEffect::Acknowledged { node_id, key, end_offset };
+                replication.effects.push_back(told);
+            }
         }
         Some(moved)
     }

@@ -26,6 +26,7 @@ pub const LIMITS: PeerLimits = PeerLimits {
     slow_factor: 5,
     slow_ms_min: 20,
     slow_after_ms: 1000,
+    tells_acks: true,
 };
 
 /// One end of a connection.
@@ -170,6 +171,7 @@ impl Cluster {
                         .act(|machine, now, out| machine.peer_lost(now, connection, out));
                 }
             }
+            PeerEffect::Acknowledged { .. } => {}
             PeerEffect::FramesReady { connection } => {
                 let now = self.nodes[node].now;
                 while let Some(frame) = self.nodes[node].machine.next_peer_frame(now, connection) {
