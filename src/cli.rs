@@ -99,7 +99,8 @@ pub struct RaftCluster {
     #[arg(long, env = "CHRONIK_WAL_ADDR", value_name = "IP:PORT")]
     pub wal_addr: Option<SocketAddr>,
 
-    /// Form a cluster of this node and its peers, if the data directory is new
+    /// Form a cluster of this node and its peers, if the data directory is new; without it the node comes to the
+    /// cluster of its peers, once it was added there
     #[arg(long, env = "CHRONIK_BOOTSTRAP", value_parser = BoolishValueParser::new())]
     pub bootstrap: bool,
 

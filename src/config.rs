@@ -67,7 +67,8 @@ pub struct Peers {
     pub replication_advertised: Endpoint,
     /// Host and port of every other node's control plane.
     pub control: BTreeMap<NodeId, String>,
-    /// Whether this node forms a cluster with its peers if its data directory is new.
+    /// Whether this node forms a cluster with its peers if its data directory is new. It comes to theirs
+    /// otherwise.
     pub founds: bool,
     /// How fast things are noticed.
     pub timing: ClusterTiming,
