@@ -428,6 +428,12 @@ impl<L: MemberLog> Member<L> {
         self.look_after_members(now);
         let Some(controller) = &mut self.controller else { return };
         for command in controller.tick(now, self.state.image()) {
+            // A process that is unregistered ends: the group must be able to do without.
+            if let MetadataCommand::UnregisterBroker(gone) = &command
+                && !self.can_do_without(now, gone.node_id)
+            {
+                continue;
+            }
             // Its effect is what the controller looks at.
             self.propose(now, command.encode(), ReplyOnce::new(Box::new(|_| {})));
         }

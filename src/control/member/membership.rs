@@ -87,10 +87,9 @@ impl<L: MemberLog> Member<L> {
     ) -> Option<(ConfChangeType, NodeId)> {
         let image = self.image();
         let may_go = |node: &NodeId| {
-            let stays = |other: &&NodeId| *other != node;
             members.contains(*node)
                 && image.broker(*node).is_none()
-                && self.is_majority_there(now, members.voters.iter().filter(stays))
+                && self.can_do_without(now, *node)
         };
         if let Some(node) = image.leaving().find(may_go) {
             return Some((ConfChangeType::RemoveNode, node));
@@ -111,6 +110,13 @@ impl<L: MemberLog> Member<L> {
                 && self.is_majority_there(now, members.voters.iter().chain([*node]))
         };
         members.learners.iter().find(may_vote).map(|node| (ConfChangeType::AddNode, *node))
+    }
+
+    /// Whether a majority of the voters is there when `gone` is none of them.
+    pub(super) fn can_do_without(&self, now: MonotonicMicros, gone: NodeId) -> bool {
+        let members = self.members();
+        let stays = |other: &&NodeId| **other != gone;
+        self.is_majority_there(now, members.voters.iter().filter(stays))
     }
 
     fn has_the_log(&self, node: NodeId) -> bool {
