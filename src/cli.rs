@@ -76,6 +76,49 @@ pub struct CommandLine {
 pub enum Task {
     /// Run a node of a cluster whose peers are named here instead of in a file
     RaftCluster(RaftCluster),
+    /// Look at a running cluster, add nodes to it or take nodes off
+    Cluster(ClusterTask),
+}
+
+/// Something about a running cluster.
+#[derive(Args, Clone, Debug, PartialEq, Eq)]
+pub struct ClusterTask {
+    /// Where any of its nodes listens for clients
+    #[arg(
+        long,
+        global = true,
+        env = "CHRONIK_SERVER",
+        value_name = "HOST:PORT",
+        default_value = "127.0.0.1:9092"
+    )]
+    pub server: String,
+
+    /// Answer in JSON
+    #[arg(long, global = true, env = "CHRONIK_JSON", value_parser = BoolishValueParser::new())]
+    pub json: bool,
+
+    /// What to do
+    #[command(subcommand)]
+    pub action: ClusterAction,
+}
+
+/// What to do with a running cluster.
+#[derive(Subcommand, Clone, Debug, PartialEq, Eq)]
+pub enum ClusterAction {
+    /// Say which nodes there are, who leads, and how the partitions are
+    Status,
+    /// Let node --node-id come to the cluster
+    AddNode {
+        /// Where the control plane of the new node listens
+        #[arg(long, env = "CHRONIK_RAFT_ADDR", value_name = "HOST:PORT")]
+        raft_addr: String,
+    },
+    /// Move the partitions of node --node-id away and take it off the cluster
+    RemoveNode {
+        /// Seconds that it may take
+        #[arg(long, env = "CHRONIK_TIMEOUT_S", value_name = "SECONDS", default_value_t = 600)]
+        timeout_s: u64,
+    },
 }
 
 /// A node of a cluster, by flags alone.
@@ -99,7 +142,8 @@ pub struct RaftCluster {
     #[arg(long, env = "CHRONIK_WAL_ADDR", value_name = "IP:PORT")]
     pub wal_addr: Option<SocketAddr>,
 
-    /// Form a cluster of this node and its peers, if the data directory is new
+    /// Form a cluster of this node and its peers, if the data directory is new; without it the node comes to the
+    /// cluster of its peers, once it was added there
     #[arg(long, env = "CHRONIK_BOOTSTRAP", value_parser = BoolishValueParser::new())]
     pub bootstrap: bool,
 
@@ -123,14 +167,16 @@ mod tests {
         let command = CommandLine::command();
         command.clone().debug_assert();
         let mut flags = 0;
-        let of_tasks = command.get_subcommands().flat_map(clap::Command::get_arguments);
+        let tasks = || command.get_subcommands();
+        let actions = tasks().flat_map(clap::Command::get_subcommands);
+        let of_tasks = tasks().chain(actions).flat_map(clap::Command::get_arguments);
         for argument in command.get_arguments().chain(of_tasks) {
             let flag = argument.get_long().expect("there are no positional arguments");
             let variable = format!("CHRONIK_{}", flag.replace('-', "_").to_uppercase());
             assert_eq!(argument.get_env().unwrap().to_str(), Some(variable.as_str()), "--{flag}");
             flags += 1;
         }
-        assert_eq!(flags, 19);
+        assert_eq!(flags, 23);
     }
 
     #[test]
@@ -201,6 +247,23 @@ mod tests {
             line.extend(cluster.iter().enumerate().filter(|(at, _)| *at != without).map(|it| it.1));
             assert!(CommandLine::try_parse_from(line).is_err(), "{} is needed", cluster[without]);
         }
+    }
+
+    #[test]
+    fn a_running_cluster_is_asked_for_by_its_own_subcommand() {
+        let line = ["chronik-server", "cluster", "add-node", "--node-id=4", "--raft-addr=h:1"];
+        let read = CommandLine::try_parse_from(line).unwrap();
+        let expected = ClusterTask {
+            server: "127.0.0.1:9092".to_owned(),
+            json: false,
+            action: ClusterAction::AddNode { raft_addr: "h:1".to_owned() },
+        };
+        assert_eq!((read.node_id, read.task), (Some(4), Some(Task::Cluster(expected))));
+        let line = ["chronik-server", "cluster", "status", "--json", "--server=x:2"];
+        let expected =
+            ClusterTask { server: "x:2".to_owned(), json: true, action: ClusterAction::Status };
+        let read = CommandLine::try_parse_from(line).unwrap();
+        assert_eq!(read.task, Some(Task::Cluster(expected)));
     }
 
     #[test]

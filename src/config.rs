@@ -67,7 +67,8 @@ pub struct Peers {
     pub replication_advertised: Endpoint,
     /// Host and port of every other node's control plane.
     pub control: BTreeMap<NodeId, String>,
-    /// Whether this node forms a cluster with its peers if its data directory is new.
+    /// Whether this node forms a cluster with its peers if its data directory is new. It comes to theirs
+    /// otherwise.
     pub founds: bool,
     /// How fast things are noticed.
     pub timing: ClusterTiming,
@@ -172,7 +173,10 @@ impl NodeConfig {
         let node_id = node_id(command.node_id.or(file.node_id))?;
         let bind = bind(&command, &file, node_id)?;
         let advertised = advertised(&command, &file, node_id, bind)?;
-        let flags = command.task.as_ref().map(|Task::RaftCluster(flags)| flags);
+        let flags = match &command.task {
+            Some(Task::RaftCluster(flags)) => Some(flags),
+            Some(Task::Cluster(_)) | None => None,
+        };
         let own = cluster::Own { node_id, bind, advertised: &advertised };
         let peers = cluster::peers(flags, &file, command.config.as_deref(), &own)?;
         let plan = Plan::resolve(&profile(&command, &file)?, host)?;
@@ -208,6 +212,13 @@ impl NodeConfig {
 }
 
 impl Endpoint {
+    /// Reads a host and a port as somebody dials them; `None` without a port, and for the address of all
+    /// interfaces.
+    #[must_use]
+    pub fn dialled(text: &str) -> Option<Self> {
+        cluster::dialled(text)
+    }
+
     /// Whether it is the address of all interfaces, where nobody can connect to.
     fn is_unspecified(&self) -> bool {
         self.host.parse::<IpAddr>().is_ok_and(|ip| ip.is_unspecified())

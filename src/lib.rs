@@ -6,6 +6,7 @@
 
 pub mod boot;
 pub mod cli;
+pub mod cluster_tool;
 pub mod config;
 pub mod control;
 pub mod front;

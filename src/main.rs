@@ -3,7 +3,8 @@
 use std::process::ExitCode;
 
 use chronik::boot::{init_logging, stop_signals};
-use chronik::cli::CommandLine;
+use chronik::cli::{CommandLine, Task};
+use chronik::cluster_tool;
 use chronik::config::NodeConfig;
 use chronik::node::Node;
 use chronik_tuning::host::Host;
@@ -21,6 +22,9 @@ fn main() -> ExitCode {
 
 fn run() -> Result<(), Box<dyn std::error::Error>> {
     let command = CommandLine::parse();
+    if let Some(Task::Cluster(task)) = &command.task {
+        return Ok(cluster_tool::run(task, command.node_id)?);
+    }
     let prints_plan = command.plan;
     let host = Host::read().map_err(|error| format!("cannot read what this host has: {error}"))?;
     let config = NodeConfig::resolve(command, &host)?;

@@ -240,6 +240,7 @@ fn start_control(
         replication_advertised: endpoint(&peers.replication_advertised),
         peers: peers.control.clone(),
         defaults: config.broker.cluster_values(),
+        founds: peers.founds,
         timing: peers.timing,
     });
     let mut starting = control::begin(ControlConfig {

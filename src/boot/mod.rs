@@ -48,12 +48,6 @@ pub enum BootError {
          the records up with --accept-data-loss"
     )]
     MetadataMissing(PathBuf),
-    /// The directory is new, and the node is neither alone nor told to form a cluster.
-    #[error(
-        "data directory {0} is new: --bootstrap forms a cluster of this node and its peers; to go on with \
-         an earlier directory, name that one"
-    )]
-    NotFounded(PathBuf),
     /// Another process listens there.
     #[error("address {0} is in use by another process")]
     AddressInUse(SocketAddr),
@@ -99,9 +93,6 @@ pub fn claim(config: &NodeConfig) -> Result<Claim, BootError> {
     let lock = DirectoryLock::acquire(&config.data_dir)?;
     let founding = match &config.peers {
         None => Founding::Alone,
-        Some(peers) if !peers.founds && !config.data_dir.join("node.toml").exists() => {
-            return Err(BootError::NotFounded(config.data_dir.clone()));
-        }
         Some(_) => Founding::WithPeers,
     };
     let identity = NodeIdentity::establish(&config.data_dir, config.node_id, founding)?;

@@ -160,7 +160,7 @@ fn in_file(file: &ConfigFile, own: &Own<'_>) -> Result<Peers, NodeConfigError> {
         control_advertised: raft.1,
         replication_advertised: wal.1,
         control,
-        founds: true,
+        founds: file.bootstrap.unwrap_or(true),
         timing: ClusterTiming::default(),
     })
 }

@@ -15,6 +15,8 @@ pub(super) struct ConfigFile {
     pub data_dir: Option<PathBuf>,
     /// `rack`.
     pub rack: Option<String>,
+    /// `bootstrap`.
+    pub bootstrap: Option<bool>,
     /// `replication_factor`.
     pub replication_factor: Option<i32>,
     /// `min_insync_replicas`.
@@ -80,6 +82,7 @@ impl ConfigFile {
                 "min_insync_replicas" => {
                     file.min_insync_replicas = Some(reader.number(key, value)?);
                 }
+                "bootstrap" => file.bootstrap = Some(reader.flag(key, value)?),
                 "bind" => file.bind = reader.addresses(key, value)?,
                 "advertise" => file.advertise = reader.addresses(key, value)?,
                 "peers" => file.peers = reader.peers(value)?,
@@ -97,6 +100,7 @@ impl ConfigFile {
         let Addresses { wal: advertise_wal, raft: advertise_raft, .. } = &self.advertise;
         let keys = [
             ("peers", !self.peers.is_empty()),
+            ("bootstrap", self.bootstrap.is_some()),
             ("replication_factor", self.replication_factor.is_some()),
             ("min_insync_replicas", self.min_insync_replicas.is_some()),
             ("bind.wal", bind_wal.is_some()),
@@ -209,6 +213,10 @@ impl Reader<'_> {
 
     fn text<'t>(&self, key: &str, value: &'t Value) -> Result<&'t str, NodeConfigError> {
         value.as_str().ok_or_else(|| self.wrong_kind(key, "text"))
+    }
+
+    fn flag(&self, key: &str, value: &Value) -> Result<bool, NodeConfigError> {
+        value.as_bool().ok_or_else(|| self.wrong_kind(key, "true or false"))
     }
 
     fn number(&self, key: &str, value: &Value) -> Result<i32, NodeConfigError> {

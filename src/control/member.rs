@@ -8,6 +8,8 @@
 //! Nothing here reads a clock, opens a socket or starts a thread: the control thread does, and the
 //! simulation of several members does it in its own way.
 
+mod membership;
+
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -16,7 +18,7 @@ use chronik_shards::format::metadata_frame::MetadataFormatError;
 use chronik_shards::machine::controller::{BrokerHeartbeat, Controller, ControllerSettings};
 use chronik_shards::machine::metadata::{MetadataImage, ProposalId, Rejection, ReplicatedState};
 use chronik_shards::model::{BrokerEpoch, MonotonicMicros, NodeId};
-use raft::eraftpb::{Entry, EntryType, HardState, Message, MessageType, Snapshot};
+use raft::eraftpb::{ConfState, Entry, EntryType, HardState, Message, MessageType, Snapshot};
 use raft::{RawNode, SnapshotStatus, StateRole, Storage};
 
 use super::handle::{CommittedCommand, ControlError, MetadataSink, MetadataUpdate, ReplyOnce};
@@ -58,8 +60,15 @@ pub(super) trait MemberLog: Storage {
     ) -> Result<(), LogError>;
     /// Notes what is committed, durably.
     fn commit_to(&mut self, index: u64) -> Result<(), LogError>;
-    /// Replaces everything through `index` by a snapshot with `data`; the last `kept` entries stay.
-    fn compact(&mut self, index: u64, data: Vec<u8>, kept: usize) -> Result<(), LogError>;
+    /// Replaces everything through `index` by a snapshot with `data`, of a group that had `members` then;
+    /// the last `kept` entries stay.
+    fn compact(
+        &mut self,
+        index: u64,
+        data: Vec<u8>,
+        members: ConfState,
+        kept: usize,
+    ) -> Result<(), LogError>;
     /// Entries and bytes above the snapshot.
     fn since_snapshot(&self) -> (u64, usize);
     /// Index and bytes of the snapshot; the bytes are empty for a new log.
@@ -70,6 +79,7 @@ pub(super) trait MemberLog: Storage {
 
 /// What a member is told at its start.
 pub(super) struct MemberConfig {
+    /// As configured. Who is in the group its log says.
     pub(super) members: Members,
     pub(super) registration: RegisterBroker,
     pub(super) compaction: CompactionPolicy,
@@ -96,6 +106,8 @@ pub(super) struct Member<L: MemberLog> {
     /// While this node leads.
     contacts: Contacts,
     questions: Questions,
+    /// The group is another one than that of the last snapshot.
+    snapshot_due: bool,
     /// Entries of the log in memory that changed nothing: repeated ones, and those of earlier processes.
     void: BTreeSet<u64>,
 }
@@ -113,6 +125,9 @@ pub(super) enum ControlFailure {
     Raft(#[from] raft::Error),
     #[error(transparent)]
     Identity(#[from] IdentityError),
+    /// The node has nothing to do with the cluster any more.
+    #[error("this node was taken off the cluster")]
+    TakenOff,
 }
 
 /// Where a member's messages go.
@@ -158,6 +173,7 @@ impl<L: MemberLog> Member<L> {
             outbox: Vec::new(),
             contacts: Contacts::default(),
             questions: Questions::default(),
+            snapshot_due: false,
             void: BTreeSet::new(),
         })
     }
@@ -204,7 +220,8 @@ impl<L: MemberLog> Member<L> {
             return false;
         }
         let raft = &self.raft.raft;
-        let voters = self.config.members.voters.iter().map(|node| raft_id(*node));
+        let members = self.members();
+        let voters = members.voters.iter().map(|node| raft_id(*node));
         let matched = |id: u64| {
             let progress = raft.prs().get(id).filter(|progress| progress.recent_active)?;
             Some((progress.matched, id))
@@ -408,8 +425,15 @@ impl<L: MemberLog> Member<L> {
                 self.heartbeat(now, leader, send);
             }
         }
+        self.look_after_members(now);
         let Some(controller) = &mut self.controller else { return };
         for command in controller.tick(now, self.state.image()) {
+            // A process that is unregistered ends: the group must be able to do without.
+            if let MetadataCommand::UnregisterBroker(gone) = &command
+                && !self.can_do_without(now, gone.node_id)
+            {
+                continue;
+            }
             // Its effect is what the controller looks at.
             self.propose(now, command.encode(), ReplyOnce::new(Box::new(|_| {})));
         }
@@ -463,11 +487,6 @@ impl<L: MemberLog> Member<L> {
         hard_state: Option<&HardState>,
     ) -> Result<(), ControlFailure> {
         let index = snapshot.get_metadata().index;
-        let members = Members::of(snapshot.get_metadata().get_conf_state());
-        if members != self.config.members {
-            let reason = format!("it is of nodes {members}, not of {}", self.config.members);
-            return Err(ControlFailure::Snapshot { index, reason });
-        }
         let state = read_state(index, snapshot.get_data())?;
         self.raft.mut_store().install(snapshot, hard_state)?;
         self.raft.mut_store().commit_to(index)?;
@@ -490,6 +509,10 @@ impl<L: MemberLog> Member<L> {
             self.raft.mut_store().commit_to(last.index)?;
         }
         for entry in entries {
+            if entry.get_entry_type() != EntryType::EntryNormal {
+                self.apply_membership(entry)?;
+                continue;
+            }
             if !is_command(entry) {
                 // A new leader's empty entry.
                 self.state.skip(entry.index);
@@ -550,11 +573,16 @@ impl<L: MemberLog> Member<L> {
         let policy = self.config.compaction;
         let index = self.image().applied();
         let (last, _) = self.raft.store().last_snapshot();
-        if index == last || (entries < policy.entries as u64 && bytes < policy.bytes) {
+        let is_long = entries >= policy.entries as u64 || bytes >= policy.bytes;
+        if index == last || !(is_long || self.snapshot_due) {
             return Ok(());
         }
-        let data = self.state.encode();
-        self.raft.mut_store().compact(index, data, policy.kept_entries)?;
+        // From entries alone a node that comes would not learn who was in the group at first. After a change
+        // of the members nobody has them from the first any more, and sends a snapshot instead.
+        let kept = if self.snapshot_due { 0 } else { policy.kept_entries };
+        self.snapshot_due = false;
+        let (data, members) = (self.state.encode(), self.raft.raft.prs().conf().to_conf_state());
+        self.raft.mut_store().compact(index, data, members, kept)?;
         let first = self.raft.store().first_index()?;
         self.void = self.void.split_off(&first);
         Ok(())

@@ -5,14 +5,14 @@
 //! to every subscribed shard, and then answers the proposer. No shard ever waits for it: a proposal
 //! returns at once and its answer is a callback.
 //!
-//! The group has the nodes that the configuration names: the first five vote, further ones learn. Its
+//! The group begins with the nodes that the configuration names: the first five vote, further ones learn.
+//! Later nodes come and go as the metadata say ([`member`]). Its
 //! leader is the controller, which fences silent nodes and has leaders elected
 //! ([`chronik_shards::machine::controller`]). Any node takes proposals: it passes them on, again if they
 //! get lost, and each counts once. A node that is alone leads itself, without timers: its idle control
 //! plane sleeps in the kernel.
 //!
-//! Deliberately absent: decisions about replicas (`machine::metadata`), and changing the group's members
-//! while it runs.
+//! Deliberately absent: decisions about replicas (`machine::metadata`).
 
 mod acquaintance;
 mod engine_files;
@@ -101,6 +101,8 @@ pub struct ClusterConfig {
     /// Settings that hold for all topics of the cluster unless they say otherwise, as this node was
     /// configured with them.
     pub defaults: BTreeMap<String, String>,
+    /// Whether a node without a log founds a group with its peers. It comes to theirs otherwise.
+    pub founds: bool,
     /// How fast things are noticed.
     pub timing: ClusterTiming,
 }
@@ -212,6 +214,11 @@ pub enum ControlStartError {
     /// The peers have agreed on another cluster than the data directory's.
     #[error(transparent)]
     Identity(#[from] IdentityError),
+    /// The cluster has forgotten the node meanwhile.
+    #[error(
+        "this node was taken off the cluster; to have it back, add it and empty its data directory"
+    )]
+    TakenOff,
     /// The registration was refused.
     #[error("this node cannot register: {0}")]
     Registration(ControlError),

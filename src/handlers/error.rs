@@ -103,6 +103,8 @@ pub fn of_rejection(rejection: &Rejection) -> Refusal {
         Rejection::StaleBrokerEpoch { .. } | Rejection::StaleProposer(_) => {
             ErrorCode::StaleBrokerEpoch
         }
+        Rejection::NodeExists(_) => ErrorCode::DuplicateVoter,
+        Rejection::NodeLeaving(_) | Rejection::OtherDirectory(_) => ErrorCode::InvalidRegistration,
         Rejection::UnknownBroker(_) => ErrorCode::BrokerIdNotRegistered,
         Rejection::BrokerInUse(_) => ErrorCode::InvalidRequest,
         Rejection::NoReassignment(_) => ErrorCode::NoReassignmentInProgress,

@@ -36,6 +36,7 @@ mod nearest_replica;
 mod offset_for_leader_epoch;
 mod partitions;
 mod produce;
+mod raft_voters;
 mod records;
 mod repeats;
 pub mod served;
@@ -206,6 +207,8 @@ impl Handlers {
                 with!(|r, _v| list_partition_reassignments::handle(this, &r))
             }
             ApiKey::UnregisterBroker => with!(|r, _v| unregister_broker::handle(this, &r).await),
+            ApiKey::AddRaftVoter => with!(|r, _v| raft_voters::add(this, &r).await),
+            ApiKey::RemoveRaftVoter => with!(|r, _v| raft_voters::remove(this, &r).await),
             ApiKey::DescribeQuorum => with!(|r, v| describe_quorum::handle(this, &r, v).await),
             ApiKey::DescribeCluster => with!(|r, _v| describe_cluster::handle(this, &r)),
             ApiKey::ListConfigResources => {

@@ -43,6 +43,8 @@ pub const SERVED: &[ServedApi] = &[
     served(ApiKey::UnregisterBroker, 0, 0),
     served(ApiKey::ListConfigResources, 0, 1),
     served(ApiKey::DescribeTopicPartitions, 0, 0),
+    served(ApiKey::AddRaftVoter, 0, 1),
+    served(ApiKey::RemoveRaftVoter, 0, 0),
 ];
 
 /// How an API is served, if it is.

@@ -54,6 +54,12 @@ pub enum MetadataCommand {
     SetClusterConfig(SetClusterConfig),
     /// The cluster gets its identity, once.
     FoundCluster(FoundCluster),
+    /// A node may come to the cluster.
+    JoinNode(JoinNode),
+    /// A node is to go from the cluster, for good.
+    LeaveNode(NodeNamed),
+    /// A node that was to go has gone.
+    NodeLeft(NodeNamed),
 }
 
 /// See [`MetadataCommand::RegisterBroker`].
@@ -274,6 +280,26 @@ pub struct FoundCluster {
     pub cluster_id: [u8; 16],
 }
 
+/// See [`MetadataCommand::JoinNode`].
+#[derive(Clone, PartialEq, Eq, Debug, Archive, Serialize, Deserialize)]
+pub struct JoinNode {
+    /// The node.
+    #[rkyv(with = NodeIdBytes)]
+    pub node_id: NodeId,
+    /// Where its control plane listens.
+    pub control: BrokerEndpoint,
+    /// The data directory with which it must come, all zeroes for whichever it has.
+    pub directory_id: [u8; 16],
+}
+
+/// A node, whichever incarnation of it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Archive, Serialize, Deserialize)]
+pub struct NodeNamed {
+    /// The node.
+    #[rkyv(with = NodeIdBytes)]
+    pub node_id: NodeId,
+}
+
 /// Kinds in the frame. Never reused.
 mod kind {
     pub const REGISTER_BROKER: u16 = 1;
@@ -291,6 +317,9 @@ mod kind {
     pub const REASSIGN_PARTITION: u16 = 13;
     pub const SET_CLUSTER_CONFIG: u16 = 14;
     pub const FOUND_CLUSTER: u16 = 15;
+    pub const JOIN_NODE: u16 = 16;
+    pub const LEAVE_NODE: u16 = 17;
+    pub const NODE_LEFT: u16 = 18;
 }
 
 /// The version in which a kind is written. Older ones are read.
@@ -322,6 +351,9 @@ impl MetadataCommand {
             Self::ReassignPartition(body) => frame(kind::REASSIGN_PARTITION, to_body(body)),
             Self::SetClusterConfig(body) => frame(kind::SET_CLUSTER_CONFIG, to_body(body)),
             Self::FoundCluster(body) => frame(kind::FOUND_CLUSTER, to_body(body)),
+            Self::JoinNode(body) => frame(kind::JOIN_NODE, to_body(body)),
+            Self::LeaveNode(body) => frame(kind::LEAVE_NODE, to_body(body)),
+            Self::NodeLeft(body) => frame(kind::NODE_LEFT, to_body(body)),
         }
     }
 
@@ -356,6 +388,9 @@ impl MetadataCommand {
             kind::REASSIGN_PARTITION => Self::ReassignPartition(from_body(frame.body)?),
             kind::SET_CLUSTER_CONFIG => Self::SetClusterConfig(from_body(frame.body)?),
             kind::FOUND_CLUSTER => Self::FoundCluster(from_body(frame.body)?),
+            kind::JOIN_NODE => Self::JoinNode(from_body(frame.body)?),
+            kind::LEAVE_NODE => Self::LeaveNode(from_body(frame.body)?),
+            kind::NODE_LEFT => Self::NodeLeft(from_body(frame.body)?),
             _ => return Err(unknown),
         })
     }

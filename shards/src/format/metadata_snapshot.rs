@@ -5,13 +5,14 @@
 
 mod version_1;
 mod version_2;
+mod version_3;
 
 use rkyv::with::Map;
 use rkyv::{Archive, Deserialize, Serialize};
 
 use super::metadata_command::{
-    BrokerEndpoint, BrokerEpochBytes, ConfigEntry, LeaderEpochBytes, NodeIdBytes, TopicIdBytes,
-    from_body, to_body,
+    BrokerEndpoint, BrokerEpochBytes, ConfigEntry, JoinNode, LeaderEpochBytes, NodeIdBytes,
+    TopicIdBytes, from_body, to_body,
 };
 use super::metadata_frame::{MetadataFormatError, open, seal};
 use crate::model::{BrokerEpoch, LeaderEpoch, NodeId, TopicId};
@@ -19,7 +20,7 @@ use crate::model::{BrokerEpoch, LeaderEpoch, NodeId, TopicId};
 /// First four bytes of a snapshot: "CHMS".
 pub const SNAPSHOT_MAGIC: u32 = u32::from_le_bytes(*b"CHMS");
 const KIND: u16 = 1;
-const VERSION: u16 = 3;
+const VERSION: u16 = 4;
 
 /// All of the metadata as of a log index.
 #[derive(Clone, PartialEq, Eq, Debug, Archive, Serialize, Deserialize)]
@@ -41,6 +42,11 @@ pub struct MetadataSnapshot {
     pub cluster_configs: Vec<ConfigEntry>,
     /// What is known of every node's proposals, by node.
     pub proposers: Vec<ProposerRecord>,
+    /// Nodes that may come.
+    pub joining: Vec<JoinNode>,
+    /// Nodes that are to go.
+    #[rkyv(with = Map<NodeIdBytes>)]
+    pub leaving: Vec<NodeId>,
 }
 
 /// Which proposals of a node's incarnation are in the metadata.
@@ -145,6 +151,7 @@ impl MetadataSnapshot {
         let frame = open(SNAPSHOT_MAGIC, bytes)?;
         match (frame.kind, frame.version) {
             (KIND, VERSION) => from_body(frame.body),
+            (KIND, 3) => from_body::<version_3::Snapshot>(frame.body).map(Self::from),
             (KIND, 2) => from_body::<version_2::Snapshot>(frame.body).map(Self::from),
             (KIND, 1) => from_body::<version_1::Snapshot>(frame.body).map(Self::from),
             (kind, version) => Err(MetadataFormatError::Unknown { kind, version }),

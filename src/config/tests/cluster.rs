@@ -29,6 +29,8 @@ fn a_file_names_all_nodes_and_what_they_are_to_each_other() {
     assert_eq!(peers.control_advertised.to_string(), "b:5002");
     assert_eq!(peers.replication_advertised.to_string(), "b:9292");
     assert!(peers.founds);
+    let joins = format!("bootstrap = false\n{PEERS}");
+    assert!(!resolve(&[], &joins).unwrap().peers.unwrap().founds);
 }
 
 #[test]
@@ -146,6 +148,7 @@ fn keys_of_a_cluster_are_refused_in_a_node_that_is_alone() {
     for (file, key) in [
         ("replication_factor = 1\n", "replication_factor"),
         ("min_insync_replicas = 1\n", "min_insync_replicas"),
+        ("bootstrap = true\n", "bootstrap"),
         ("[bind]\nraft = \"x\"\n", "bind.raft"),
         ("[advertise]\nwal = \"x\"\n", "advertise.wal"),
     ] {

@@ -102,6 +102,7 @@ impl Cluster {
                 replication_advertised: endpoint(9291),
                 peers: others.map(|other| (NodeId(other), address(other))).collect(),
                 defaults: [("min.insync.replicas".to_owned(), "2".to_owned())].into(),
+                founds: true,
                 timing: ClusterTiming::default(),
                 data_dir: data_dir.clone(),
             }),

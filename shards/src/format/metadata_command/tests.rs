@@ -70,6 +70,13 @@ fn one_of_each() -> Vec<MetadataCommand> {
             remove: vec!["x".into()],
         }),
         MetadataCommand::FoundCluster(FoundCluster { cluster_id: [5; 16] }),
+        MetadataCommand::JoinNode(JoinNode {
+            node_id: NodeId(4),
+            control: BrokerEndpoint { host: "there".to_owned(), port: 5004 },
+            directory_id: [6; 16],
+        }),
+        MetadataCommand::LeaveNode(NodeNamed { node_id: NodeId(4) }),
+        MetadataCommand::NodeLeft(NodeNamed { node_id: NodeId(4) }),
     ]
 }
 
@@ -87,7 +94,7 @@ fn bytes_of_a_command_never_change() {
     assert_eq!(bytes, GOLDEN);
 }
 
-const GOLDEN: [&str; 15] = [
+const GOLDEN: [&str; 18] = [
     "43484d430100030059000000a953d3356c6f63616c686f7374010000000707070707070707070707\
      0707070707020089000000e1ffffff8423090909090909090909090909090909090165617374ffff\
      ffff010168657265ffffffff4b240131302e302e302e318913",
@@ -114,6 +121,9 @@ const GOLDEN: [&str; 15] = [
     "43484d430e0001003b00000051154ff06d696e2e696e73796e632e7265706c6963617393000000ed\
      ffffff32ffffffffffffff78ffffffffffffffe8ffffff01000000f0ffffff01000000",
     "43484d430f00010010000000d79da78105050505050505050505050505050505",
+    "43484d43100001001e0000006406c853040000007468657265ffffff8c1306060606060606060606060606060606",
+    "43484d431100010004000000b49ee4af04000000",
+    "43484d431200010004000000e4e276fc04000000",
 ];
 
 /// A registration as the first version wrote it.
@@ -182,7 +192,7 @@ fn a_frame_cut_short_or_followed_by_more_is_refused() {
 #[test]
 fn kinds_and_versions_of_other_releases_are_named() {
     let body = to_body(&DeleteTopic { topic_id: TopicId::ZERO });
-    for (kind, version) in [(16, 1), (3, 2), (0, 1), (1, 4), (1, 0), (8, 2)] {
+    for (kind, version) in [(19, 1), (3, 2), (0, 1), (1, 4), (1, 0), (8, 2)] {
         assert_eq!(
             MetadataCommand::decode(&seal(COMMAND_MAGIC, kind, version, &body)),
             Err(MetadataFormatError::Unknown { kind, version })
@@ -193,14 +203,14 @@ fn kinds_and_versions_of_other_releases_are_named() {
 proptest! {
     /// The checksum is made right, so that the body decoder is what must hold.
     #[test]
-    fn arbitrary_bodies_never_panic(kind in 0u16..18, body in prop::collection::vec(any::<u8>(), 0..300)) {
+    fn arbitrary_bodies_never_panic(kind in 0u16..21, body in prop::collection::vec(any::<u8>(), 0..300)) {
         for version in [1, 2, 3] {
             let _ = MetadataCommand::decode(&seal(COMMAND_MAGIC, kind, version, &body));
         }
     }
 
     #[test]
-    fn damaged_bodies_never_panic(which in 0usize..15, at in any::<prop::sample::Index>(), byte in any::<u8>()) {
+    fn damaged_bodies_never_panic(which in 0usize..18, at in any::<prop::sample::Index>(), byte in any::<u8>()) {
         let frame = one_of_each()[which].encode();
         let mut body = frame[FRAME_HEADER_BYTES..].to_vec();
         let at = at.index(body.len());

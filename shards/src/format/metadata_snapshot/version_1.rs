@@ -64,6 +64,8 @@ impl From<Snapshot> for MetadataSnapshot {
             cluster_id: None,
             cluster_configs: Vec::new(),
             proposers: Vec::new(),
+            joining: Vec::new(),
+            leaving: Vec::new(),
         }
     }
 }

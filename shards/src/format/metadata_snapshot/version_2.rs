@@ -47,6 +47,8 @@ impl From<Snapshot> for MetadataSnapshot {
             cluster_id: old.cluster_id,
             cluster_configs: old.cluster_configs,
             proposers: old.proposers,
+            joining: Vec::new(),
+            leaving: Vec::new(),
         }
     }
 }

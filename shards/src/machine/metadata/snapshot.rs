@@ -49,6 +49,8 @@ impl MetadataImage {
             cluster_id: self.cluster_id,
             cluster_configs: config_entries(&self.cluster_configs),
             proposers: Vec::new(),
+            joining: self.joining.values().cloned().collect(),
+            leaving: self.leaving.iter().copied().collect(),
         }
     }
 
@@ -58,6 +60,8 @@ impl MetadataImage {
             next_producer_id: ProducerId(snapshot.next_producer_id),
             cluster_id: snapshot.cluster_id,
             cluster_configs: by_name(snapshot.cluster_configs),
+            joining: snapshot.joining.into_iter().map(|node| (node.node_id, node)).collect(),
+            leaving: snapshot.leaving.into_iter().collect(),
             ..Self::default()
         };
         let invalid = |what: String| MetadataFormatError::Body(what);

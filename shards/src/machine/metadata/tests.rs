@@ -1,4 +1,5 @@
 mod failover;
+mod membership;
 mod proposals;
 mod racks;
 mod reassignment;
@@ -8,7 +9,7 @@ use super::*;
 use crate::format::metadata_command::{
     AllocateProducerIds, Assignment, BrokerIncarnation, ChangePartition, ConfigEntry,
     CreatePartitions, CreateTopic, DeleteTopic, ElectLeaders, Election, FoundCluster, IsrMember,
-    LedPartition, MetadataCommand, ReassignPartition, RegisterBroker, SetClusterConfig,
+    LedPartition, MetadataCommand, NodeNamed, ReassignPartition, RegisterBroker, SetClusterConfig,
     SetTopicConfig, UnregisterBroker,
 };
 
@@ -468,18 +469,51 @@ fn bytes_of(hex: &str) -> Vec<u8> {
     hex.as_bytes().chunks(2).map(byte).collect()
 }
 
-#[test]
-fn bytes_of_a_snapshot_never_change() {
+/// [`founded_image`] with a node that says where its peers connect.
+fn image_with_endpoints() -> MetadataImage {
     let mut image = founded_image();
     let broker = image.brokers.get_mut(&NodeId(2)).unwrap();
     broker.replication = Some(BrokerEndpoint { host: "here".to_owned(), port: 9291 });
     broker.control = Some(BrokerEndpoint { host: "10.0.0.2".to_owned(), port: 5002 });
+    image
+}
+
+#[test]
+fn bytes_of_a_snapshot_never_change() {
+    let mut cluster = Cluster { image: image_with_endpoints() };
+    let control = BrokerEndpoint { host: "there".to_owned(), port: 5004 };
+    let join = JoinNode { node_id: NodeId(4), control, directory_id: [6; 16] };
+    cluster.apply(MetadataCommand::JoinNode(join)).outcome.unwrap();
+    let leave = NodeNamed { node_id: NodeId(5) };
+    cluster.apply(MetadataCommand::LeaveNode(leave)).outcome.unwrap();
+    let image = cluster.image;
     let hex: String = image.encode().iter().map(|byte| format!("{byte:02x}")).collect();
     assert_eq!(hex, GOLDEN);
     assert_eq!(MetadataImage::decode(&image.encode()), Ok(image));
 }
 
 const GOLDEN: &str = "\
+    43484d530100040015020000f55917b76c6f63616c686f73746c6f63616c686f7374010000000100\
+    00000000000001010101010101010101010101010101020089000000d0ffffff8423010101010101\
+    01010101010101010101000000000000000000000000000000000000000000000000000000000000\
+    0000000200000002000000000000000202020202020202020202020202020202008900000080ffff\
+    ff84230202020202020202020202020202020200000000000000000001000168657265ffffffff4b\
+    240131302e302e302e328a1301000000020000000100000002000000010000000100000001010000\
+    000000000001000000dbffffff02000000dbffffff01000000d7ffffff00000000cfffffff000000\
+    00c7ffffff0000000001010000000100000001000000b2ffffff02000000b2ffffff01000000aeff\
+    ffff00000000a6ffffff000000009effffff00000000726574656e74696f6e2e6d738c000000f4ff\
+    ffff35ffffffffffffff010101010101010101010101010101016f7264657273ffff62ffffff0200\
+    0000d0ffffff0100000002020202020202020202020202020202040000007468657265ffffff8c13\
+    06060606060606060606060606060606050000000a00000000000000e80300000000000046feffff\
+    020000008effffff01000000aeffffff010000000105050505050505050505050505050505a5ffff\
+    ff000000009dffffff0000000095ffffff01000000abffffff01000000";
+
+#[test]
+fn a_snapshot_of_the_third_version_is_read() {
+    assert_eq!(MetadataImage::decode(&bytes_of(THIRD_VERSION)), Ok(image_with_endpoints()));
+}
+
+const THIRD_VERSION: &str = "\
     43484d5301000300e3010000c799adae6c6f63616c686f73746c6f63616c686f7374010000000100\
     00000000000001010101010101010101010101010101020089000000d0ffffff8423010101010101\
     01010101010101010101000000000000000000000000000000000000000000000000000000000000\

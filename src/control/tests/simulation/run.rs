@@ -5,11 +5,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 use chronik_shards::format::metadata_command::{
-    Assignment, BrokerIncarnation, ChangePartition, ConfigEntry, CreateTopic, IsrMember,
-    MetadataCommand, ReassignPartition, RegisterBroker, SetClusterConfig,
+    Assignment, BrokerEndpoint, BrokerIncarnation, ChangePartition, ConfigEntry, CreateTopic,
+    IsrMember, JoinNode, MetadataCommand, NodeNamed, ReassignPartition, RegisterBroker,
+    SetClusterConfig,
 };
 use chronik_shards::machine::controller::ControllerSettings;
-use chronik_shards::machine::metadata::{ApplyOutcome, MetadataImage, ProposalId};
+use chronik_shards::machine::metadata::{ApplyOutcome, Broker, MetadataImage, ProposalId};
 use chronik_shards::model::{MonotonicMicros, NodeId, TopicId};
 use crossbeam::channel::{Receiver, Sender, unbounded};
 use raft::eraftpb::MessageType;
@@ -43,6 +44,9 @@ pub(super) struct Outcome {
     pub(super) failovers: u64,
     pub(super) acknowledged: usize,
     pub(super) images_installed: u64,
+    /// Nodes that came, and that went.
+    pub(super) came: usize,
+    pub(super) went: usize,
     /// Stands for everything that happened.
     pub(super) trace: u64,
 }
@@ -77,7 +81,23 @@ struct Node {
     image: MetadataImage,
     updates: Receiver<MetadataUpdate>,
     frozen_until: u64,
+    stage: Stage,
+    is_registered: bool,
 }
+
+/// What a node has to do with the cluster.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Stage {
+    /// It may come one day.
+    Aside,
+    /// It is told to come, or has been there from the first.
+    Member,
+    /// It was taken off and does not come back.
+    Gone,
+}
+
+/// Nodes that may come, beside those that found the cluster.
+const SPARE_NODES: i32 = 2;
 
 enum Event {
     Deliver { from: NodeId, process: u8, to: NodeId, message: PeerMessage },
@@ -96,7 +116,11 @@ pub(super) struct Run {
     events: BTreeMap<(u64, u64), Event>,
     next_event: u64,
     nodes: BTreeMap<NodeId, Node>,
+    /// Who founds the cluster.
     members: Members,
+    /// A node whose partitions are moved away, so that it can go.
+    evacuated: Option<NodeId>,
+    told_to_leave: BTreeSet<NodeId>,
     /// Directed links that are cut.
     cut: BTreeSet<(NodeId, NodeId)>,
     loss_percent: u64,
@@ -125,6 +149,8 @@ impl Run {
             next_event: 0,
             nodes: BTreeMap::new(),
             members,
+            evacuated: None,
+            told_to_leave: BTreeSet::new(),
             cut: BTreeSet::new(),
             healing: false,
             checker: Checker::default(),
@@ -134,14 +160,29 @@ impl Run {
             trace: 0,
             proposals_seen: BTreeSet::new(),
         };
-        for node in (1..=count).map(NodeId) {
-            let disk = Rc::new(RefCell::new(Disk::new(&run.members)));
+        for node in (1..=count + SPARE_NODES).map(NodeId) {
+            let stage = if node.get() <= count { Stage::Member } else { Stage::Aside };
+            let members =
+                if stage == Stage::Member { run.members.clone() } else { Members::nobody() };
+            let disk = Rc::new(RefCell::new(Disk::new(&members)));
             let (_, updates) = unbounded();
             let image = MetadataImage::default();
-            let state = Node { disk, process: 0, member: None, image, updates, frozen_until: 0 };
+            let (process, member, frozen_until) = (0, None, 0);
+            let state = Node {
+                disk,
+                process,
+                member,
+                image,
+                updates,
+                frozen_until,
+                stage,
+                is_registered: false,
+            };
             run.nodes.insert(node, state);
             let tick_at = run.chance.below(TICK_US);
-            run.start(node);
+            if stage == Stage::Member {
+                run.start(node);
+            }
             run.at(tick_at, Event::Tick(node));
         }
         run.at(300_000, Event::Trouble);
@@ -161,7 +202,12 @@ impl Run {
             self.event(event);
         }
         self.check_the_end();
+        let founders = self.members.nodes().count();
+        let in_stage = |stage| self.nodes.values().filter(move |it| it.stage == stage).count();
+        let came = self.nodes.len() - in_stage(Stage::Aside) - founders;
         Outcome {
+            came,
+            went: in_stage(Stage::Gone),
             failovers: self.checker.failovers,
             acknowledged: self.checker.acknowledged(),
             images_installed: self.checker.images_installed,
@@ -226,6 +272,12 @@ impl Run {
             self.checker.apply(&mut state.image, update);
         }
         let process = state.process;
+        // A process that finds itself taken off ends.
+        let (was, is) = (state.is_registered, state.image.broker(node).is_some());
+        state.is_registered = is;
+        if was && !is {
+            (state.member, state.stage) = (None, Stage::Gone);
+        }
         for (to, message) in sent {
             self.send(node, process, to, message);
         }
@@ -317,8 +369,10 @@ impl Run {
             replication: None,
             control: None,
         };
+        let configured = self.members.nodes().count() as i32 + SPARE_NODES;
+        let state = self.nodes.get_mut(&node).expect("nodes stay");
         let config = MemberConfig {
-            members: self.members.clone(),
+            members: Members::founding((1..=configured).map(NodeId)),
             registration,
             compaction: CompactionPolicy { entries: 60, bytes: usize::MAX, kept_entries: 20 },
             controller: ControllerSettings {
@@ -334,6 +388,7 @@ impl Run {
         let (queue, updates) = unbounded();
         // As a shard does: it begins with the image that the control plane has.
         state.image = member.image().clone();
+        state.is_registered = state.image.broker(node).is_some();
         member.subscribe(state.image.applied(), Box::new(move |update| drop(queue.send(update))));
         member.set_ready();
         member.register(MonotonicMicros(self.now), ReplyOnce::new(Box::new(|_| {})));
@@ -360,6 +415,7 @@ impl Run {
     fn trouble(&mut self) {
         let node = self.any_node();
         match self.chance.below(10) {
+            0..4 if self.nodes[&node].stage != Stage::Member => {}
             0..4 => match self.nodes[&node].member {
                 Some(_) => self.crash(node),
                 None => self.start(node),
@@ -394,7 +450,7 @@ impl Run {
         let nodes: Vec<NodeId> = self.nodes.keys().copied().collect();
         for node in nodes {
             self.nodes.get_mut(&node).expect("nodes stay").frozen_until = 0;
-            if self.nodes[&node].member.is_none() {
+            if self.nodes[&node].member.is_none() && self.nodes[&node].stage == Stage::Member {
                 self.start(node);
             }
         }
@@ -415,7 +471,9 @@ impl Run {
                 let broker_epoch = broker.epoch;
                 MetadataCommand::DrainBroker(BrokerIncarnation { node_id: node, broker_epoch })
             }),
-            4..10 => None,
+            4 => self.new_member(&image),
+            5 => self.leaving_member(&image),
+            6..10 => None,
             _ => self.in_sync_change(node, &image),
         };
         // Beside whatever it is, something that can be told apart.
@@ -443,10 +501,58 @@ impl Run {
         Some(MetadataCommand::CreateTopic(topic))
     }
 
+    /// A node that may come, and does.
+    fn new_member(&mut self, image: &MetadataImage) -> Option<MetadataCommand> {
+        let founders = self.members.nodes().count();
+        let is_told = |node: NodeId| {
+            image.broker(node).is_some() || image.joining().any(|it| it.node_id == node)
+        };
+        let (node, state) = self
+            .nodes
+            .iter()
+            .skip(founders)
+            .find(|(node, it)| it.stage != Stage::Gone && !is_told(**node))?;
+        let (node_id, stage) = (*node, state.stage);
+        if stage == Stage::Aside {
+            // Whether it is let in before it knocks or after must not matter.
+            self.nodes.get_mut(&node_id).expect("nodes stay").stage = Stage::Member;
+            self.start(node_id);
+        }
+        let control = BrokerEndpoint { host: "localhost".to_owned(), port: 5000 };
+        let join = JoinNode { node_id, control, directory_id: [node_id.get() as u8; 16] };
+        Some(MetadataCommand::JoinNode(join))
+    }
+
+    /// A node that is to go, as soon as it holds nothing.
+    fn leaving_member(&mut self, image: &MetadataImage) -> Option<MetadataCommand> {
+        let staying = image.broker_ids().len() - image.leaving().count();
+        if self.evacuated.is_none() && staying > 3 {
+            self.evacuated = Some(self.any_node());
+        }
+        let node_id = self.evacuated?;
+        if image.broker(node_id).is_none() || image.is_leaving(node_id) || staying <= 3 {
+            self.evacuated = None;
+            return None;
+        }
+        self.told_to_leave.insert(node_id);
+        Some(MetadataCommand::LeaveNode(NodeNamed { node_id }))
+    }
+
     fn reassignment(&mut self, image: &MetadataImage) -> Option<MetadataCommand> {
         let at = self.chance.below(image.topic_count() as u64) as usize;
         let (key, _) = image.topics().nth(at)?.replicas().next()?;
-        let mut nodes: Vec<NodeId> = image.broker_ids();
+        let stays = |node: &NodeId| !image.is_leaving(*node) && self.evacuated != Some(*node);
+        let (mut nodes, mut key) = (image.broker_ids(), key);
+        nodes.retain(stays);
+        if let Some(node) = self.evacuated {
+            let held = image.topics().flat_map(|topic| topic.replicas());
+            let held = held.filter(|(_, partition)| partition.replicas.contains(&node));
+            let held: Vec<_> = held.map(|(key, _)| key).collect();
+            key = held.get(at % held.len().max(1)).copied().unwrap_or(key);
+        }
+        if nodes.is_empty() {
+            return None;
+        }
         let rotated = self.chance.below(nodes.len() as u64) as usize;
         nodes.rotate_left(rotated);
         nodes.truncate(3);
@@ -488,12 +594,28 @@ impl Run {
         let controllers = self.nodes.values().filter_map(|node| node.member.as_ref());
         let controllers = controllers.filter(|member| member.is_controller()).count();
         assert_eq!(controllers, 1, "one controller when all is well");
+        let leader = self.nodes.values().filter_map(|node| node.member.as_ref());
+        let leader = leader.clone().find(|member| member.is_controller()).expect("counted");
+        let members = leader.members();
         let furthest = self.nodes.values().map(|node| node.image.applied()).max();
         for (node, state) in &self.nodes {
+            if !members.contains(*node) {
+                // One that went while it was away has not heard of it; its peers would refuse it.
+                let may = self.told_to_leave.contains(node) || state.stage == Stage::Aside;
+                assert!(may, "node {node} is no member");
+                continue;
+            }
+            assert_ne!(state.stage, Stage::Aside, "node {node} came by itself");
+            if state.stage == Stage::Gone {
+                // It has ended; that the group forgets it may be under way.
+                continue;
+            }
             let image = &state.image;
             // Work goes on: the last commands may be under way.
             assert!(image.applied() + 40 > furthest.unwrap_or(0), "node {node} is left behind");
-            assert!(image.brokers().all(|(_, broker)| !broker.fenced), "all are there");
+            let stays = |node: NodeId| !image.is_leaving(node);
+            let there = |(node, broker): (NodeId, &Broker)| !broker.fenced || !stays(node);
+            assert!(image.brokers().all(there), "all are there");
             for (key, partition) in image.topics().flat_map(|topic| topic.replicas()) {
                 assert!(partition.leader.is_some(), "{key} is led by nobody");
             }
