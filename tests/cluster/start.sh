@@ -4,7 +4,7 @@
 #   tests/cluster/start.sh [NODE…]     in this order; all three when none is named
 #
 # CHRONIK_CLUSTER_DIR  what they store and log [target/cluster]
-# CHRONIK_SERVER       the binary to run [built from this source]
+# CHRONIK_BINARY       the binary to run [built from this source]
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 root=$(cd "$here/../.." && pwd)
@@ -13,7 +13,7 @@ run=${CHRONIK_CLUSTER_DIR:-$target/cluster}
 nodes=("$@")
 [ ${#nodes[@]} -gt 0 ] || nodes=(1 2 3)
 
-server=${CHRONIK_SERVER:-}
+server=${CHRONIK_BINARY:-}
 if [ -z "$server" ]; then
   (cd "$root" && cargo build --release --quiet -p chronik --bin chronik-server)
   server=$target/release/chronik-server
