@@ -13,6 +13,7 @@ pub mod topic_config;
 mod acks;
 mod fetch_waits;
 mod large_runs;
+mod pacing;
 mod partition;
 mod partitions;
 mod produce;

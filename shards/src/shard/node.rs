@@ -30,6 +30,7 @@ use crate::machine::effect::{NoSpace, RecoveredPartition, StoreReply, WalStart};
 use crate::machine::shard::{ShardLimits, ShardMachine};
 use crate::mesh::{self, MeshSeat};
 use crate::model::ShardId;
+use crate::store::pace::Pace;
 use crate::store::paths::wal_dir;
 
 /// Replies of the storage thread that a shard has not taken yet; beyond, that thread waits.
@@ -71,6 +72,8 @@ pub struct ShardPlan {
     pub wal: WalStart,
     /// Its storage.
     pub store: Box<dyn Storage>,
+    /// How fast its storage goes: set by the shard.
+    pub pace: Pace,
 }
 
 impl ShardPlan {
@@ -84,6 +87,7 @@ impl ShardPlan {
             limits: ShardLimits::default(),
             wal,
             store,
+            pace: Pace::default(),
         }
     }
 }
@@ -171,6 +175,7 @@ struct Seat<T> {
     reader: ReaderLimits,
     recovered: Vec<RecoveredPartition>,
     store: StoreQueue,
+    pace: Pace,
     files: WalFilePreparer,
     inboxes: Inboxes<T>,
     milestones: Sender<Milestone>,
@@ -247,6 +252,7 @@ where
                 reader,
                 recovered,
                 store,
+                pace: plan.pace,
                 files,
                 inboxes: Inboxes {
                     commands: command_inbox,
@@ -412,6 +418,7 @@ async fn build<T>(seat: Seat<T>) -> io::Result<(Rc<Core>, Ears, Inboxes<T>, Task
         wal,
         files: seat.files,
         store: seat.store,
+        pace: seat.pace,
         machine: ShardMachine::start(id, seat.limits, seat.wal, keys),
         recovered: seat.recovered,
         data_dir: seat.data_dir,
