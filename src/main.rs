@@ -30,7 +30,11 @@ fn run() -> Result<(), Box<dyn std::error::Error>> {
     }
     init_logging(config.log_level);
     let signals = stop_signals()?;
-    let node = Node::start(&config)?;
+    let mut is_told_to_stop = || signals.try_recv().is_ok();
+    let Some(node) = Node::start_unless(&config, &mut is_told_to_stop)? else {
+        tracing::info!("told to stop before the peers were there");
+        return Ok(());
+    };
     let signal = signals.recv()?;
     tracing::info!(?signal, "stopping");
     node.stop();

@@ -212,10 +212,13 @@ pub struct TargetOptions {
     /// Measure a Chronik node of its own beside the others
     #[arg(long)]
     pub embedded: bool,
+    /// Measure a cluster of so many Chronik nodes of its own beside a single one and the others
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u8).range(2..=9))]
+    pub nodes: Option<u8>,
     /// Measure the client itself too, against a server that keeps nothing
     #[arg(long)]
     pub sink: bool,
-    /// Where the embedded node puts its data: a directory on the disk that is to be measured
+    /// Where the embedded nodes put their data: a directory on the disk that is to be measured
     /// [default: the system's directory for temporary files]
     #[arg(long, value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
@@ -223,7 +226,7 @@ pub struct TargetOptions {
     /// from the disk rather than from the page cache
     #[arg(long, value_name = "NAME=DIR", value_parser = name_and_value)]
     pub target_data: Vec<(String, String)>,
-    /// A flag of chronik-server for the embedded node, such as --node-flag=--shards=1
+    /// A flag of chronik-server for the embedded nodes, such as --node-flag=--shards=1
     #[arg(long, value_name = "FLAG", allow_hyphen_values = true)]
     pub node_flag: Vec<String>,
 }

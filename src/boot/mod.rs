@@ -48,6 +48,12 @@ pub enum BootError {
          the records up with --accept-data-loss"
     )]
     MetadataMissing(PathBuf),
+    /// The directory is new, and the node is neither alone nor told to form a cluster.
+    #[error(
+        "data directory {0} is new: --bootstrap forms a cluster of this node and its peers; to go on with \
+         an earlier directory, name that one"
+    )]
+    NotFounded(PathBuf),
     /// Another process listens there.
     #[error("address {0} is in use by another process")]
     AddressInUse(SocketAddr),
@@ -91,8 +97,11 @@ pub fn claim(config: &NodeConfig) -> Result<Claim, BootError> {
     raise_open_files()
         .map_err(|source| BootError::System { what: "raising the limit of open files", source })?;
     let lock = DirectoryLock::acquire(&config.data_dir)?;
-    let founding = match config.peers {
+    let founding = match &config.peers {
         None => Founding::Alone,
+        Some(peers) if !peers.founds && !config.data_dir.join("node.toml").exists() => {
+            return Err(BootError::NotFounded(config.data_dir.clone()));
+        }
         Some(_) => Founding::WithPeers,
     };
     let identity = NodeIdentity::establish(&config.data_dir, config.node_id, founding)?;
@@ -100,6 +109,10 @@ pub fn claim(config: &NodeConfig) -> Result<Claim, BootError> {
         check_metadata_present(&config.data_dir)?;
     }
     check_port_free(config.bind)?;
+    if let Some(peers) = &config.peers {
+        check_port_free(peers.control_bind)?;
+        check_port_free(peers.replication_bind)?;
+    }
     Ok(Claim { lock, identity })
 }
 

@@ -25,6 +25,7 @@ use super::log::LogError;
 use super::members::{Members, node_id, raft_id};
 use super::own_proposals::OwnProposals;
 use super::peer_message::{Delivery, PeerMessage};
+use super::quorum::{Contacts, MemberState, Questions, QuorumState};
 use super::{COMMAND_BYTES_MAX, CompactionPolicy, log_bridge};
 
 /// Ticks between heartbeats of the leader, and of a node to the controller.
@@ -84,10 +85,17 @@ pub(super) struct Member<L: MemberLog> {
     config: MemberConfig,
     /// While this node is the controller.
     controller: Option<Controller>,
+    /// The leader that the sinks were told of.
+    told_leader: Option<NodeId>,
     /// The leader that this node followed last, and when it heard of it.
     followed: Option<(NodeId, MonotonicMicros)>,
     ready: bool,
     ticks: usize,
+    /// Questions and answers that leave with what raft sends next.
+    outbox: Vec<(NodeId, PeerMessage)>,
+    /// While this node leads.
+    contacts: Contacts,
+    questions: Questions,
     /// Entries of the log in memory that changed nothing: repeated ones, and those of earlier processes.
     void: BTreeSet<u64>,
 }
@@ -143,9 +151,13 @@ impl<L: MemberLog> Member<L> {
             own,
             config,
             controller: None,
+            told_leader: None,
             followed: None,
             ready: false,
             ticks: 0,
+            outbox: Vec::new(),
+            contacts: Contacts::default(),
+            questions: Questions::default(),
             void: BTreeSet::new(),
         })
     }
@@ -268,11 +280,13 @@ impl<L: MemberLog> Member<L> {
             }
             None => sink(MetadataUpdate::Image(Arc::new(self.image().clone()))),
         }
+        sink(MetadataUpdate::Controller(self.told_leader));
         self.sinks.push(sink);
     }
 
     /// Takes a message of an authenticated peer.
     pub(super) fn step(&mut self, now: MonotonicMicros, from: NodeId, message: PeerMessage) {
+        self.contacts.heard(from, now);
         if self.leader().is_some_and(|(leader, _)| leader == from) {
             self.followed = Some((from, now));
         }
@@ -284,6 +298,13 @@ impl<L: MemberLog> Member<L> {
                     controller.heartbeat(now, self.state.image(), heartbeat);
                 }
             }
+            PeerMessage::AskQuorum(number) => {
+                // Who does not lead does not know: the one that asks asks again.
+                if let Some(state) = self.quorum(now) {
+                    self.outbox.push((from, PeerMessage::Quorum(number, state)));
+                }
+            }
+            PeerMessage::Quorum(number, state) => self.questions.answer(number, state),
             PeerMessage::Raft(message) => {
                 let is_proposal = message.get_msg_type() == MessageType::MsgPropose;
                 if message.from != raft_id(from)
@@ -312,6 +333,53 @@ impl<L: MemberLog> Member<L> {
         self.raft.raft.state == StateRole::Leader && message.entries.iter().all(fits)
     }
 
+    /// Finds out how the group stands, of the leader if that is another node.
+    pub(super) fn ask_quorum(&mut self, now: MonotonicMicros, reply: ReplyOnce<QuorumState>) {
+        if let Some(state) = self.quorum(now) {
+            return reply.answer(Ok(state));
+        }
+        let Some((leader, _)) = self.leader() else {
+            return reply.answer(Err(ControlError::TimedOut));
+        };
+        if let Some(number) = self.questions.begin(now, reply) {
+            self.outbox.push((leader, PeerMessage::AskQuorum(number)));
+        }
+    }
+
+    /// How the group stands, if this node leads it.
+    fn quorum(&self, now: MonotonicMicros) -> Option<QuorumState> {
+        let raft = &self.raft.raft;
+        if raft.state != StateRole::Leader {
+            return None;
+        }
+        let member = |(id, progress): (&u64, &raft::Progress)| {
+            let node = node_id(*id);
+            let (heard_ms, caught_up_ms) = match *id == raft.id {
+                true => (Some(0), Some(0)),
+                false => self.contacts.since(node, now),
+            };
+            let is_voter = raft.prs().conf().voters().contains(*id);
+            let last_index = progress.matched;
+            MemberState { node_id: node, is_voter, last_index, heard_ms, caught_up_ms }
+        };
+        let mut members: Vec<MemberState> = raft.prs().iter().map(member).collect();
+        members.sort_by_key(|member| member.node_id);
+        let (leader, term) = (node_id(raft.id), raft.term);
+        Some(QuorumState { leader, term, committed: raft.raft_log.committed, members })
+    }
+
+    /// Of a leader: notes who has all of its log.
+    fn note_caught_up(&mut self, now: MonotonicMicros) {
+        let raft = &self.raft.raft;
+        if raft.state != StateRole::Leader {
+            return;
+        }
+        let last = raft.raft_log.last_index();
+        for (id, _) in raft.prs().iter().filter(|(_, progress)| progress.matched >= last) {
+            self.contacts.caught_up(node_id(*id), now);
+        }
+    }
+
     /// Takes note of what became of messages.
     pub(super) fn report(&mut self, to: NodeId, delivery: Delivery) {
         let to = raft_id(to);
@@ -326,6 +394,8 @@ impl<L: MemberLog> Member<L> {
     pub(super) fn tick(&mut self, now: MonotonicMicros, send: Send<'_>) {
         self.raft.tick();
         self.ticks += 1;
+        self.note_caught_up(now);
+        self.questions.give_up(now);
         for reply in self.own.overdue(now) {
             reply.answer(Err(ControlError::TimedOut));
         }
@@ -363,6 +433,9 @@ impl<L: MemberLog> Member<L> {
         now: MonotonicMicros,
         send: Send<'_>,
     ) -> Result<(), ControlFailure> {
+        for (to, message) in self.outbox.drain(..) {
+            send(to, message);
+        }
         while self.raft.has_ready() {
             let mut ready = self.raft.ready();
             send_all(ready.take_messages(), send);
@@ -380,6 +453,7 @@ impl<L: MemberLog> Member<L> {
             self.raft.advance_apply();
         }
         self.begin_or_end_duties(now);
+        self.tell_leader();
         self.compact_if_due()
     }
 
@@ -458,6 +532,16 @@ impl<L: MemberLog> Member<L> {
             tracing::info!(term = raft.term, "this node is the controller");
         } else if !is_due && self.controller.take().is_some() {
             tracing::info!("this node is no longer the controller");
+        }
+    }
+
+    fn tell_leader(&mut self) {
+        let leader = self.leader().map(|(leader, _)| leader);
+        if leader != self.told_leader {
+            self.told_leader = leader;
+            for sink in &self.sinks {
+                sink(MetadataUpdate::Controller(leader));
+            }
         }
     }
 

@@ -25,6 +25,7 @@ mod members;
 mod node;
 mod own_proposals;
 mod peer_message;
+mod quorum;
 #[cfg(test)]
 mod tests;
 mod transport;
@@ -36,16 +37,19 @@ use std::path::PathBuf;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use chronik_shards::format::metadata_command::BrokerEndpoint;
 use chronik_shards::machine::metadata::MetadataImage;
 use chronik_shards::model::{BrokerEpoch, NodeId};
 use crossbeam::channel::{Receiver, RecvTimeoutError, bounded};
 
 pub use handle::{
     CommittedCommand, ControlError, ControlHandle, MetadataSink, MetadataUpdate, ProposalReply,
+    QuorumReply,
 };
 pub use identity::{Founding, IdentityError, NodeIdentity, random_bytes, random_topic_id};
 pub use log::LogError;
 pub use members::{Members, VOTERS_MAX};
+pub use quorum::{MemberState, QuorumState};
 
 use handle::Request;
 use node::{ControlNode, Starting};
@@ -88,6 +92,10 @@ pub struct ClusterConfig {
     pub data_dir: PathBuf,
     /// Where this node listens for the control planes of its peers.
     pub listen: SocketAddr,
+    /// Where the peers' control planes connect to this one.
+    pub control_advertised: BrokerEndpoint,
+    /// Where the peers' shards connect to those of this node.
+    pub replication_advertised: BrokerEndpoint,
     /// Host and port of every other node's control plane.
     pub peers: BTreeMap<NodeId, String>,
     /// Settings that hold for all topics of the cluster unless they say otherwise, as this node was

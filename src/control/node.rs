@@ -205,6 +205,7 @@ impl ControlNode {
                 // The starter may have given up waiting.
                 let _ = reply.send(());
             }
+            Request::Quorum { reply } => self.member.ask_quorum(now, reply),
             Request::Ready => self.member.set_ready(),
             Request::Connected { peer, connection } => {
                 if let Some(cluster) = &mut self.cluster {
@@ -334,6 +335,8 @@ fn registration(
         rack: config.rack.clone(),
         // Alone there is nobody who would unfence it, and nobody else who could lead.
         fenced: !members.is_lone(),
+        replication: config.cluster.as_ref().map(|cluster| cluster.replication_advertised.clone()),
+        control: config.cluster.as_ref().map(|cluster| cluster.control_advertised.clone()),
     }
 }
 

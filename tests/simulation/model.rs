@@ -120,6 +120,17 @@ impl Model {
     ) -> Result<(), Breach> {
         self.log_start(key, log_start)?;
         self.high_watermark(key, high_watermark)?;
+        self.replica(key, log_start, high_watermark, log)
+    }
+
+    /// The whole of one replica was read. Another one may begin earlier, or let read less.
+    pub fn replica(
+        &mut self,
+        key: ReplicaKey,
+        log_start: Offset,
+        high_watermark: Offset,
+        log: &[Seen],
+    ) -> Result<(), Breach> {
         for seen in log {
             self.read(key, seen)?;
         }

@@ -9,12 +9,13 @@ use chronik_shards::format::record_batch::{Batches, StoredBatch};
 use chronik_shards::format::wal;
 use chronik_shards::format::wal_entry::{Commit, WalEntry};
 use chronik_shards::machine::effect::{
-    Effect, NoSpace, SegmentMeta, StoreJob, StoreReply, WalStart,
+    Effect, NoSpace, RecoveredPartition, SegmentMeta, StoreJob, StoreReply, WalStart,
 };
 use chronik_shards::machine::input::{
     FetchData, FetchError, FetchInput, FetchPartition, PartitionConfig, PartitionSpec,
 };
-use chronik_shards::machine::shard::{ShardLimits, ShardMachine};
+use chronik_shards::machine::limits::ShardLimits;
+use chronik_shards::machine::shard::ShardMachine;
 use chronik_shards::model::{
     LeaderEpoch, Lsn, Now, Offset, ReplicaKey, ShardId, TimestampMs, TopicId, WalFileSeq,
 };
@@ -70,6 +71,8 @@ pub struct Node {
     has_failed: bool,
     /// Recovery went on with the WALs there were.
     pub has_gone_on: bool,
+    /// How often segments were cut.
+    pub cuts: u64,
     /// They hold what no checkpoint covers.
     pub has_uncovered: bool,
     /// What recovery said.
@@ -108,6 +111,23 @@ impl Node {
         now: Now,
         out: &mut Vec<(usize, Effect)>,
     ) -> Result<Self, RecoveryError> {
+        let (mut node, partitions) = Self::recovered(disk, shards, known, deleted_topics, now)?;
+        for found in partitions {
+            let key = found.state.key;
+            node.open(now, key, &known[&key], leader_epoch, Some(found), out);
+        }
+        node.check_begun()?;
+        Ok(node)
+    }
+
+    /// Recovers what is on the disk; its partitions are to be opened.
+    pub fn recovered(
+        disk: &SimDisk,
+        shards: u16,
+        known: &BTreeMap<ReplicaKey, Known>,
+        deleted_topics: &BTreeSet<TopicId>,
+        now: Now,
+    ) -> Result<(Self, Vec<RecoveredPartition>), RecoveryError> {
         let recovered = recover(
             disk,
             &RecoveryInput {
@@ -140,23 +160,25 @@ impl Node {
         let mut report = recovered.report;
         report.extend(recovered.wal.iter().map(|wal| format!("{wal:?}")));
         let seats = (0..shards).zip(recovered.wal).zip(recovered.logs);
-        let mut node = Self {
+        let node = Self {
             shards: seats.map(shard).collect(),
             disk: disk.clone(),
             has_failed: false,
+            cuts: 0,
             has_gone_on,
             has_uncovered,
             report,
         };
-        for found in partitions {
-            let key = found.state.key;
-            node.open(now, key, &known[&key], leader_epoch, Some(found), out);
-        }
-        if node.has_failed {
+        Ok((node, partitions))
+    }
+
+    /// Whether the first writes could begin.
+    pub fn check_begun(&self) -> Result<(), RecoveryError> {
+        if self.has_failed {
             let error = io::Error::other("the first commit cannot be written");
             return Err(RecoveryError::Disk { path: data(), error });
         }
-        Ok(node)
+        Ok(())
     }
 
     /// The shard that owns a partition.
@@ -171,7 +193,7 @@ impl Node {
         key: ReplicaKey,
         known: &Known,
         leader_epoch: LeaderEpoch,
-        recovered: Option<chronik_shards::machine::effect::RecoveredPartition>,
+        recovered: Option<RecoveredPartition>,
         out: &mut Vec<(usize, Effect)>,
     ) {
         let spec = PartitionSpec {
@@ -196,7 +218,10 @@ impl Node {
         let result = input(&mut self.shards[shard].machine, &mut effects);
         for effect in effects {
             match effect {
-                Effect::Store(job) => self.shards[shard].jobs.push_back(job),
+                Effect::Store(job) => {
+                    self.cuts += u64::from(matches!(job, StoreJob::Truncate { .. }));
+                    self.shards[shard].jobs.push_back(job);
+                }
                 Effect::PrepareWalFile { seq, recycle } => {
                     self.shards[shard].files_wanted.push_back((seq, recycle));
                 }
@@ -420,7 +445,8 @@ impl Node {
         Ok((slice.log_start_offset, slice.high_watermark, batches))
     }
 
-    fn read_segment(
+    /// Reads batches of a segment that overlap `offset..end`.
+    pub fn read_segment(
         &self,
         key: ReplicaKey,
         segment: &SegmentMeta,

@@ -5,6 +5,8 @@
 //! Decoding checks the frame's CRC-32C and then validates the body; allocation is bounded by the
 //! input's own length.
 
+mod earlier;
+
 use rkyv::api::high::{HighDeserializer, HighSerializer, HighValidator};
 use rkyv::bytecheck::CheckBytes;
 use rkyv::rancor::Error as RkyvError;
@@ -75,32 +77,19 @@ pub struct RegisterBroker {
     pub rack: Option<String>,
     /// Whether it leads nothing until it is unfenced. A node that is alone is not fenced.
     pub fenced: bool,
+    /// Where shards of its peers connect to replicate from and to it; a node that is alone has none.
+    pub replication: Option<BrokerEndpoint>,
+    /// Where control planes of its peers connect; a node that is alone has none.
+    pub control: Option<BrokerEndpoint>,
 }
 
-/// Layout of [`RegisterBroker`] in version 1, of nodes that were alone.
-#[derive(Archive, Serialize, Deserialize)]
-struct LoneRegistration {
-    #[rkyv(with = NodeIdBytes)]
-    node_id: NodeId,
-    incarnation: [u8; 16],
-    shards: u16,
-    host: String,
-    port: u16,
-}
-
-impl From<LoneRegistration> for RegisterBroker {
-    fn from(lone: LoneRegistration) -> Self {
-        Self {
-            node_id: lone.node_id,
-            incarnation: lone.incarnation,
-            shards: lone.shards,
-            host: lone.host,
-            port: lone.port,
-            directory_id: [0; 16],
-            rack: None,
-            fenced: false,
-        }
-    }
+/// A host and a port that others dial.
+#[derive(Clone, PartialEq, Eq, Debug, Archive, Serialize, Deserialize)]
+pub struct BrokerEndpoint {
+    /// A name or an address, without brackets.
+    pub host: String,
+    /// The port.
+    pub port: u16,
 }
 
 /// See [`MetadataCommand::CreateTopic`].
@@ -307,7 +296,7 @@ mod kind {
 /// The version in which a kind is written. Older ones are read.
 const fn version(kind: u16) -> u16 {
     match kind {
-        kind::REGISTER_BROKER => 2,
+        kind::REGISTER_BROKER => 3,
         _ => 1,
     }
 }
@@ -343,8 +332,10 @@ impl MetadataCommand {
     pub fn decode(bytes: &[u8]) -> Result<Self, MetadataFormatError> {
         let frame = open(COMMAND_MAGIC, bytes)?;
         let unknown = MetadataFormatError::Unknown { kind: frame.kind, version: frame.version };
-        if (frame.kind, frame.version) == (kind::REGISTER_BROKER, 1) {
-            return Ok(Self::RegisterBroker(from_body::<LoneRegistration>(frame.body)?.into()));
+        if frame.kind == kind::REGISTER_BROKER
+            && let Some(registration) = earlier::registration(frame.version, frame.body)
+        {
+            return registration.map(Self::RegisterBroker);
         }
         if frame.version != version(frame.kind) {
             return Err(unknown);

@@ -65,6 +65,11 @@ impl AckWaiters {
         reached(&mut self.leader, own).or_else(|| reached(&mut self.all, high_watermark))
     }
 
+    /// Those that wait for all replicas, when they will not be served.
+    pub fn take_all(&mut self) -> impl Iterator<Item = AckWaiter> + use<> {
+        std::mem::take(&mut self.all).into_iter()
+    }
+
     /// All waiters, when none of them will be served.
     pub fn take(&mut self) -> impl Iterator<Item = AckWaiter> + use<> {
         let Self { leader, all } = std::mem::take(self);

@@ -30,7 +30,7 @@ pub use assign::{AssignError, assign, assign_over_racks};
 pub use proposals::{PROPOSAL_WINDOW, ProposalId, ReplicatedState};
 pub use topic_name::{TopicNameError, check_topic_name};
 
-use crate::format::metadata_command::Assignment;
+use crate::format::metadata_command::{Assignment, BrokerEndpoint};
 use crate::model::{BrokerEpoch, LeaderEpoch, NodeId, PartitionIndex, ProducerId, ReplicaKey};
 use crate::model::{ShardId, TopicId};
 
@@ -86,6 +86,10 @@ pub struct Broker {
     pub fenced: bool,
     /// Whether it is about to stop: it leads only what nobody else can.
     pub draining: bool,
+    /// Where shards of its peers connect to replicate; a node that was alone has none.
+    pub replication: Option<BrokerEndpoint>,
+    /// Where control planes of its peers connect; a node that was alone has none.
+    pub control: Option<BrokerEndpoint>,
 }
 
 /// A topic.

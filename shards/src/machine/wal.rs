@@ -58,6 +58,13 @@ pub enum Note {
         /// Who asked; `None` for retention.
         token: Option<Token>,
     },
+    /// A log was cut.
+    Truncated {
+        /// Whose.
+        slot: Slot,
+        /// For the store: whose, where, and whether nothing is kept. `None` where segments have none of it.
+        segments: Option<(ReplicaKey, Offset, bool)>,
+    },
     /// Nobody waits for it.
     Opened,
     /// The directory may go.
@@ -244,9 +251,9 @@ impl WalQueue {
     }
 
     /// Takes out the waiting batches of the partitions that have gathered at least `bytes_min` since
-    /// the writer last asked; as runs, with what they take in a segment.
-    pub fn divert(&mut self, bytes_min: u64) -> Vec<(Slot, Run)> {
-        let is_large = |(_, bytes): &(&Slot, &u64)| **bytes >= bytes_min;
+    /// the writer last asked, where they `may_leave`; as runs, with what they take in a segment.
+    pub fn divert(&mut self, bytes_min: u64, may_leave: impl Fn(Slot) -> bool) -> Vec<(Slot, Run)> {
+        let is_large = |(slot, bytes): &(&Slot, &u64)| **bytes >= bytes_min && may_leave(**slot);
         let mut large: Vec<Slot> =
             self.gathered.iter().filter(is_large).map(|(slot, _)| *slot).collect();
         if large.is_empty() {

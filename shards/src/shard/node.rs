@@ -27,7 +27,8 @@ use crate::io::store_thread::{self, Storage, StoreQueue};
 use crate::io::wal_files::{Prepared, WalFilePreparer};
 use crate::io::wal_writer::{WalWriter, WriteHook, WriterOptions};
 use crate::machine::effect::{NoSpace, RecoveredPartition, StoreReply, WalStart};
-use crate::machine::shard::{ShardLimits, ShardMachine};
+use crate::machine::limits::ShardLimits;
+use crate::machine::shard::ShardMachine;
 use crate::mesh::{self, MeshSeat};
 use crate::model::ShardId;
 use crate::store::pace::Pace;
@@ -54,6 +55,8 @@ pub struct NodeSpec {
     pub read_files_max: usize,
     /// Bytes that each of a shard's rings registers, out of the limit on locked memory.
     pub ring_buffer_bytes: usize,
+    /// Largest frame that a shard of another node may send.
+    pub peer_frame_bytes_max: usize,
     /// Asked before each WAL write; for tests.
     pub write_hook: Option<WriteHook>,
 }
@@ -109,6 +112,7 @@ impl NodeSpec {
             index_cache_bytes: 16 << 20,
             read_files_max: 16,
             ring_buffer_bytes: 64 << 10,
+            peer_frame_bytes_max: 128 << 20,
             write_hook: None,
         }
     }
@@ -174,6 +178,7 @@ struct Seat<T> {
     write_hook: Option<WriteHook>,
     reader: ReaderLimits,
     recovered: Vec<RecoveredPartition>,
+    peer_frame_bytes_max: usize,
     store: StoreQueue,
     pace: Pace,
     files: WalFilePreparer,
@@ -251,6 +256,7 @@ where
                 write_hook: spec.write_hook.clone(),
                 reader,
                 recovered,
+                peer_frame_bytes_max: spec.peer_frame_bytes_max,
                 store,
                 pace: plan.pace,
                 files,
@@ -422,6 +428,7 @@ async fn build<T>(seat: Seat<T>) -> io::Result<(Rc<Core>, Ears, Inboxes<T>, Task
         machine: ShardMachine::start(id, seat.limits, seat.wal, keys),
         recovered: seat.recovered,
         data_dir: seat.data_dir,
+        peer_frame_bytes_max: seat.peer_frame_bytes_max,
     });
     Ok((core, ears, seat.inboxes, queues))
 }
@@ -466,6 +473,10 @@ impl<T> Inboxes<T> {
         }
         while let Some(reply) = self.store.try_take() {
             core.store.flush();
+            if let StoreReply::Truncated { key, .. } = &reply {
+                // What was read ahead of the cut is of another history.
+                core.reader.forget(*key);
+            }
             core.drive(|machine, now, out| machine.store_done(now, reply, out));
             taken += 1;
         }

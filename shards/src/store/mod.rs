@@ -20,6 +20,7 @@ pub mod recovery;
 mod segment;
 #[cfg(any(test, feature = "simulation"))]
 pub mod sim_disk;
+mod truncate;
 
 #[cfg(test)]
 mod tests;
@@ -121,6 +122,9 @@ impl<D: Disk> SegmentStore<D> {
                     log.delete_below(disk, files, log_start_offset)
                 })])
             }
+            StoreJob::Truncate { key, end_offset, begins_anew } => {
+                Ok(vec![self.truncate(key, end_offset, begins_anew)])
+            }
             StoreJob::Checkpoint(job) => self.checkpoint(*job),
             StoreJob::Remove { key } => Ok(vec![self.remove(key)]),
         }
@@ -177,6 +181,24 @@ impl<D: Disk> SegmentStore<D> {
             None => Err(io::Error::other("the partition was not opened")),
         };
         self.answer(key, result)
+    }
+
+    /// A log that cannot be cut holds what nobody may read: it is fenced, whatever the reason.
+    fn truncate(&mut self, key: ReplicaKey, end: Offset, begins_anew: bool) -> StoreReply {
+        let cut = self.with_log(key, |log, disk, files| {
+            let done =
+                if begins_anew { log.clear(disk, files) } else { log.truncate(disk, files, end) };
+            done.map_err(|error| io::Error::other(format!("cut at {end}: {error}")))
+        });
+        match (cut, self.logs.get(&key)) {
+            (StoreReply::Segments { key, view }, Some(log)) => {
+                StoreReply::Truncated { key, view, producers: log.producers.to_checkpoint() }
+            }
+            (StoreReply::NoSpace { .. }, _) => {
+                self.answer(key, Err(io::Error::other("there is no directory to cut")))
+            }
+            (other, _) => other,
+        }
     }
 
     fn answer(&mut self, key: ReplicaKey, result: io::Result<()>) -> StoreReply {
@@ -273,8 +295,11 @@ impl<D: Disk> SegmentStore<D> {
     fn adopt(&mut self, partition: &PartitionCheckpoint) {
         let Some(log) = self.logs.get_mut(&partition.key) else { return };
         let end = log.end_offset();
+        // A log that begins anew has nothing in segments, though its old ones may still be there.
+        let is_empty = partition.log_start_offset == partition.flushed_end;
         assert!(
-            self.failed.contains(&partition.key)
+            is_empty
+                || self.failed.contains(&partition.key)
                 || end.is_none_or(|end| partition.flushed_end <= end),
             "{}: checkpoint at {}, segments end at {end:?}",
             partition.key,

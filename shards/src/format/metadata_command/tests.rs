@@ -17,6 +17,8 @@ fn one_of_each() -> Vec<MetadataCommand> {
             directory_id: [9; 16],
             rack: Some("east".to_owned()),
             fenced: true,
+            replication: Some(BrokerEndpoint { host: "here".to_owned(), port: 9291 }),
+            control: Some(BrokerEndpoint { host: "10.0.0.1".to_owned(), port: 5001 }),
         }),
         MetadataCommand::CreateTopic(CreateTopic {
             name: "orders".to_owned(),
@@ -86,9 +88,9 @@ fn bytes_of_a_command_never_change() {
 }
 
 const GOLDEN: [&str; 15] = [
-    "43484d430100020043000000947d110b6c6f63616c686f7374010000000707070707070707070707\
+    "43484d430100030059000000a953d3356c6f63616c686f7374010000000707070707070707070707\
      0707070707020089000000e1ffffff8423090909090909090909090909090909090165617374ffff\
-     ffff01",
+     ffff010168657265ffffffff4b240131302e302e302e318913",
     "43484d430200010060000000c25082b6010000000200000002000000f4ffffff02000000f4ffffff\
      01000000726574656e74696f6e2e6d738c000000f4ffffff2d31ffffffffffff6f7264657273ffff\
      30313233343536373839616263646566bcffffff02000000d0ffffff01000000",
@@ -118,12 +120,19 @@ const GOLDEN: [&str; 15] = [
 const LONE_REGISTRATION: &str = "43484d430100010029000000b461bc506c6f63616c686f7374010000000707070707070707070707\
      0707070707020089000000e1ffffff8423";
 
+/// A registration as the second version wrote it.
+const REGISTRATION_WITHOUT_PEERS: &str = "43484d430100020043000000947d110b6c6f63616c686f7374010000000707070707070707070707\
+     0707070707020089000000e1ffffff8423090909090909090909090909090909090165617374ffff\
+     ffff01";
+
 #[test]
-fn a_registration_of_the_first_version_is_one_of_a_node_that_is_alone() {
-    let digits = LONE_REGISTRATION.as_bytes().chunks(2);
-    let byte = |pair| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap();
-    let bytes: Vec<u8> = digits.map(byte).collect();
-    let expected = MetadataCommand::RegisterBroker(RegisterBroker {
+fn registrations_of_earlier_versions_are_read() {
+    let decode = |text: &str| {
+        let digits = text.as_bytes().chunks(2);
+        let byte = |pair| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap();
+        MetadataCommand::decode(&digits.map(byte).collect::<Vec<u8>>())
+    };
+    let lone = RegisterBroker {
         node_id: NodeId(1),
         incarnation: [7; 16],
         shards: 2,
@@ -132,8 +141,18 @@ fn a_registration_of_the_first_version_is_one_of_a_node_that_is_alone() {
         directory_id: [0; 16],
         rack: None,
         fenced: false,
-    });
-    assert_eq!(MetadataCommand::decode(&bytes), Ok(expected));
+        replication: None,
+        control: None,
+    };
+    assert_eq!(decode(LONE_REGISTRATION), Ok(MetadataCommand::RegisterBroker(lone.clone())));
+    let with_directory = RegisterBroker {
+        directory_id: [9; 16],
+        rack: Some("east".to_owned()),
+        fenced: true,
+        ..lone
+    };
+    let expected = Ok(MetadataCommand::RegisterBroker(with_directory));
+    assert_eq!(decode(REGISTRATION_WITHOUT_PEERS), expected);
 }
 
 #[test]
@@ -163,7 +182,7 @@ fn a_frame_cut_short_or_followed_by_more_is_refused() {
 #[test]
 fn kinds_and_versions_of_other_releases_are_named() {
     let body = to_body(&DeleteTopic { topic_id: TopicId::ZERO });
-    for (kind, version) in [(16, 1), (3, 2), (0, 1), (1, 3), (8, 2)] {
+    for (kind, version) in [(16, 1), (3, 2), (0, 1), (1, 4), (1, 0), (8, 2)] {
         assert_eq!(
             MetadataCommand::decode(&seal(COMMAND_MAGIC, kind, version, &body)),
             Err(MetadataFormatError::Unknown { kind, version })
@@ -175,7 +194,7 @@ proptest! {
     /// The checksum is made right, so that the body decoder is what must hold.
     #[test]
     fn arbitrary_bodies_never_panic(kind in 0u16..18, body in prop::collection::vec(any::<u8>(), 0..300)) {
-        for version in [1, 2] {
+        for version in [1, 2, 3] {
             let _ = MetadataCommand::decode(&seal(COMMAND_MAGIC, kind, version, &body));
         }
     }

@@ -81,6 +81,8 @@ impl From<Broker> for BrokerRecord {
             rack: None,
             fenced: false,
             draining: false,
+            replication: None,
+            control: None,
         }
     }
 }

@@ -35,6 +35,8 @@ fn registration(node: i32, process: u8) -> RegisterBroker {
         directory_id: [node as u8; 16],
         rack: None,
         fenced: true,
+        replication: None,
+        control: None,
     }
 }
 

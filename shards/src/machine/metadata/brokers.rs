@@ -35,6 +35,8 @@ impl MetadataImage {
             rack: command.rack.clone(),
             fenced: command.fenced,
             draining: false,
+            replication: command.replication.clone(),
+            control: command.control.clone(),
         };
         self.brokers.insert(node_id, broker);
         let mut changes = vec![MetadataChange::BrokerRegistered { node_id }];

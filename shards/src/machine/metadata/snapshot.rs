@@ -37,6 +37,8 @@ impl MetadataImage {
             rack: broker.rack.clone(),
             fenced: broker.fenced,
             draining: broker.draining,
+            replication: broker.replication.clone(),
+            control: broker.control.clone(),
         });
         MetadataSnapshot {
             applied: self.applied,
@@ -74,6 +76,8 @@ impl MetadataImage {
                 rack: record.rack,
                 fenced: record.fenced,
                 draining: record.draining,
+                replication: record.replication,
+                control: record.control,
             };
             // A node without shards could own nothing, and owning is computed modulo the number.
             if broker.shards == 0 || image.brokers.insert(record.node_id, broker).is_some() {

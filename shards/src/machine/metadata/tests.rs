@@ -58,6 +58,8 @@ fn register(node: i32, incarnation: u8) -> MetadataCommand {
         directory_id: [node as u8; 16],
         rack: None,
         fenced: false,
+        replication: None,
+        control: None,
     })
 }
 
@@ -451,18 +453,53 @@ fn sample_image() -> MetadataImage {
     cluster.image
 }
 
-#[test]
-fn bytes_of_a_snapshot_never_change() {
+/// [`sample_image`] with a fenced node and an identity.
+fn founded_image() -> MetadataImage {
     let mut cluster = Cluster { image: sample_image() };
     let epoch = cluster.image.broker(NodeId(2)).unwrap().epoch;
     cluster.apply(fence(2, epoch)).outcome.unwrap();
     let founded = FoundCluster { cluster_id: [5; 16] };
     cluster.apply(MetadataCommand::FoundCluster(founded)).outcome.unwrap();
-    let hex: String = cluster.image.encode().iter().map(|byte| format!("{byte:02x}")).collect();
+    cluster.image
+}
+
+fn bytes_of(hex: &str) -> Vec<u8> {
+    let byte = |pair| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap();
+    hex.as_bytes().chunks(2).map(byte).collect()
+}
+
+#[test]
+fn bytes_of_a_snapshot_never_change() {
+    let mut image = founded_image();
+    let broker = image.brokers.get_mut(&NodeId(2)).unwrap();
+    broker.replication = Some(BrokerEndpoint { host: "here".to_owned(), port: 9291 });
+    broker.control = Some(BrokerEndpoint { host: "10.0.0.2".to_owned(), port: 5002 });
+    let hex: String = image.encode().iter().map(|byte| format!("{byte:02x}")).collect();
     assert_eq!(hex, GOLDEN);
+    assert_eq!(MetadataImage::decode(&image.encode()), Ok(image));
 }
 
 const GOLDEN: &str = "\
+    43484d5301000300e3010000c799adae6c6f63616c686f73746c6f63616c686f7374010000000100\
+    00000000000001010101010101010101010101010101020089000000d0ffffff8423010101010101\
+    01010101010101010101000000000000000000000000000000000000000000000000000000000000\
+    0000000200000002000000000000000202020202020202020202020202020202008900000080ffff\
+    ff84230202020202020202020202020202020200000000000000000001000168657265ffffffff4b\
+    240131302e302e302e328a1301000000020000000100000002000000010000000100000001010000\
+    000000000001000000dbffffff02000000dbffffff01000000d7ffffff00000000cfffffff000000\
+    00c7ffffff0000000001010000000100000001000000b2ffffff02000000b2ffffff01000000aeff\
+    ffff00000000a6ffffff000000009effffff00000000726574656e74696f6e2e6d738c000000f4ff\
+    ffff35ffffffffffffff010101010101010101010101010101016f7264657273ffff62ffffff0200\
+    0000d0ffffff01000000020202020202020202020202020202020800000000000000e80300000000\
+    000068feffff02000000b0ffffff01000000d0ffffff010000000105050505050505050505050505\
+    050505c7ffffff00000000bfffffff00000000";
+
+#[test]
+fn a_snapshot_of_the_second_version_is_read() {
+    assert_eq!(MetadataImage::decode(&bytes_of(SECOND_VERSION)), Ok(founded_image()));
+}
+
+const SECOND_VERSION: &str = "\
     43484d5301000200b7010000b6836deb6c6f63616c686f73746c6f63616c686f7374010000000100\
     00000000000001010101010101010101010101010101020089000000d0ffffff8423010101010101\
     01010101010101010101000000000000000000000002000000020000000000000002020202020202\
@@ -478,14 +515,11 @@ const GOLDEN: &str = "\
 
 #[test]
 fn a_snapshot_of_the_first_version_is_read() {
-    let digits = FIRST_VERSION.as_bytes().chunks(2);
-    let byte = |pair| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap();
-    let bytes: Vec<u8> = digits.map(byte).collect();
     let mut expected = sample_image();
     for broker in expected.brokers.values_mut() {
         broker.directory_id = [0; 16];
     }
-    assert_eq!(MetadataImage::decode(&bytes), Ok(expected));
+    assert_eq!(MetadataImage::decode(&bytes_of(FIRST_VERSION)), Ok(expected));
 }
 
 const FIRST_VERSION: &str = "\

@@ -314,6 +314,8 @@ impl Run {
             directory_id: [node.get() as u8; 16],
             rack: None,
             fenced: true,
+            replication: None,
+            control: None,
         };
         let config = MemberConfig {
             members: self.members.clone(),

@@ -1,0 +1,410 @@
+//! The controller as an oracle: the real metadata image, one order of commands, told to each node late.
+
+use chronik_shards::format::metadata_command::{
+    BrokerIncarnation, ChangePartition, ConfigEntry, CreateTopic, ElectLeaders, Election,
+    IsrMember, LedPartition, MetadataCommand, RegisterBroker,
+};
+use chronik_shards::machine::effect::RecoveredPartition;
+use chronik_shards::machine::input::PartitionSpec;
+use chronik_shards::machine::metadata::{
+    ApplyOutcome, MetadataChange, MetadataImage, Rejection, assign,
+};
+use chronik_shards::machine::replica::{ReplicaAssignment, ReplicaNode};
+use chronik_shards::model::TopicId;
+
+use super::*;
+
+/// A node that says nothing for so long is fenced.
+const SESSION_MICROS: u64 = 900_000;
+
+/// A proposal on its way to the controller.
+#[derive(Clone, Debug)]
+pub struct Proposal {
+    seat: usize,
+    shard: usize,
+    incarnation: u64,
+    change: ChangePartition,
+}
+
+/// A refusal on its way back.
+#[derive(Clone, Copy, Debug)]
+struct Refused {
+    seat: usize,
+    shard: usize,
+    incarnation: u64,
+    key: ReplicaKey,
+    partition_epoch: i32,
+}
+
+/// All that the control plane knows.
+#[derive(Default)]
+pub struct Controller {
+    image: MetadataImage,
+    log: Vec<MetadataCommand>,
+    /// What each node has applied.
+    views: [MetadataImage; NODES],
+    heard_at: [u64; NODES],
+    is_cut: [bool; NODES],
+    pub proposals: Vec<Proposal>,
+    refused: Vec<Refused>,
+}
+
+impl Controller {
+    pub fn view(&self, seat: usize) -> &MetadataImage {
+        &self.views[seat]
+    }
+
+    pub fn image(&self) -> &MetadataImage {
+        &self.image
+    }
+
+    pub fn heal(&mut self) {
+        self.is_cut = [false; NODES];
+    }
+
+    pub fn cut(&mut self, seat: usize, is_cut: bool) {
+        self.is_cut[seat] = is_cut;
+    }
+
+    pub fn is_quiet(&self) -> bool {
+        let told = |view: &MetadataImage| view.applied() == self.image.applied();
+        self.proposals.is_empty()
+            && self.refused.is_empty()
+            && self.views.iter().all(told)
+            && self.image.brokers().all(|(_, broker)| !broker.fenced)
+    }
+
+    fn apply(&mut self, command: MetadataCommand) -> Result<ApplyOutcome, Rejection> {
+        let index = self.log.len() as u64 + 1;
+        let applied = self.image.apply(index, &command);
+        self.log.push(command);
+        self.image.check_invariants();
+        applied.outcome
+    }
+
+    /// A node is here, in a new incarnation: it gets everything up to its own registration at once.
+    pub fn register(
+        &mut self,
+        node_id: NodeId,
+        incarnation: u64,
+        shards: u16,
+        micros: u64,
+    ) -> BrokerEpoch {
+        let mut id = [0; 16];
+        id[..8].copy_from_slice(&incarnation.to_be_bytes());
+        id[8..12].copy_from_slice(&node_id.0.to_be_bytes());
+        let register = RegisterBroker {
+            node_id,
+            incarnation: id,
+            shards,
+            host: "sim".to_owned(),
+            port: 1,
+            directory_id: [node_id.0 as u8; 16],
+            rack: None,
+            control: None,
+            replication: None,
+            fenced: true,
+        };
+        let outcome = self.apply(MetadataCommand::RegisterBroker(register));
+        let Ok(ApplyOutcome::BrokerRegistered { broker_epoch }) = outcome else {
+            panic!("a registration comes through: {outcome:?}")
+        };
+        let seat = seat_of(node_id);
+        self.heard_at[seat] = micros;
+        while self.next_changes(seat).is_some() {}
+        broker_epoch
+    }
+
+    /// Tells a node the next command; `None` when it knows all.
+    fn next_changes(&mut self, seat: usize) -> Option<Vec<MetadataChange>> {
+        let view = &mut self.views[seat];
+        let index = view.applied();
+        let command = self.log.get(index as usize)?;
+        Some(view.apply(index + 1, command).changes)
+    }
+
+    fn members(&self, nodes: impl Iterator<Item = NodeId>) -> Vec<IsrMember> {
+        let member = |node_id| {
+            let broker_epoch = self.image.broker(node_id).expect("a replica is registered").epoch;
+            IsrMember { node_id, broker_epoch }
+        };
+        nodes.map(member).collect()
+    }
+
+    fn keys(&self) -> Vec<ReplicaKey> {
+        let replicas = |topic: &chronik_shards::machine::metadata::Topic| {
+            topic.replicas().map(|(key, _)| key).collect::<Vec<_>>()
+        };
+        self.image.topics().flat_map(replicas).collect()
+    }
+
+    /// Gives a partition a leader and an in-sync set.
+    fn change(&mut self, key: ReplicaKey, leader: Option<NodeId>, isr: &[NodeId]) {
+        let current = self.image.partition(key).expect("a known partition").clone();
+        let change = ChangePartition {
+            key,
+            leader_epoch: current.leader_epoch,
+            partition_epoch: current.partition_epoch,
+            leader,
+            isr: self.members(isr.iter().copied()),
+            replicas: current.replicas,
+        };
+        self.apply(MetadataCommand::ChangePartition(change)).expect("the oracle keeps the guards");
+    }
+
+    fn is_fenced(&self, seat: usize) -> bool {
+        self.image.broker(node_id(seat)).is_none_or(|broker| broker.fenced)
+    }
+
+    fn incarnation(&self, seat: usize) -> Option<BrokerIncarnation> {
+        let node_id = node_id(seat);
+        let broker_epoch = self.image.broker(node_id)?.epoch;
+        Some(BrokerIncarnation { node_id, broker_epoch })
+    }
+
+    /// Others lead what a silent node led.
+    fn fence(&mut self, seat: usize) {
+        if let Some(incarnation) = self.incarnation(seat) {
+            let fenced = self.apply(MetadataCommand::FenceBroker(incarnation));
+            fenced.expect("it is the current incarnation");
+        }
+    }
+
+    fn unfence(&mut self, seat: usize) {
+        if let Some(incarnation) = self.incarnation(seat) {
+            let unfenced = self.apply(MetadataCommand::UnfenceBroker(incarnation));
+            unfenced.expect("it is the current incarnation");
+        }
+    }
+
+    /// Where nobody may lead: nobody does, or, which is the bug, anybody.
+    fn elect(&mut self, bug: Option<Bug>) {
+        if bug != Some(Bug::ElectionOutsideIsr) {
+            return;
+        }
+        let led = |key: ReplicaKey| {
+            let leader_epoch = self.image.partition(key).expect("a known partition").leader_epoch;
+            self.image
+                .may_elect(key, Election::Unclean)
+                .then_some(LedPartition { key, leader_epoch })
+        };
+        let partitions: Vec<LedPartition> = self.keys().into_iter().filter_map(led).collect();
+        if !partitions.is_empty() {
+            let election = Election::Unclean;
+            let elect = MetadataCommand::ElectLeaders(ElectLeaders { election, partitions });
+            self.apply(elect).expect("an election is never refused");
+        }
+    }
+
+    fn decide(&mut self, proposal: &Proposal) -> Result<(), Rejection> {
+        let change = &proposal.change;
+        self.apply(MetadataCommand::ChangePartition(change.clone())).map(drop)
+    }
+}
+
+impl World {
+    /// A topic with two partitions on all nodes.
+    pub(super) fn create_topic(&mut self, id: u8) -> Result<(), Breach> {
+        let topic_id = TopicId([id; 16]);
+        // A topic is refused while nobody could lead it.
+        if (0..NODES).all(|seat| self.controller.is_fenced(seat)) {
+            for seat in 0..NODES {
+                self.controller.unfence(seat);
+            }
+        }
+        let brokers = self.controller.image.broker_ids();
+        let create = CreateTopic {
+            name: format!("topic-{id}"),
+            topic_id,
+            partitions: assign(usize::from(id), 2, NODES, &brokers).expect("there are as many"),
+            // As the partitions have it: who is eligible depends on it.
+            configs: vec![ConfigEntry {
+                name: "min.insync.replicas".to_owned(),
+                value: self.config.min_insync_replicas.to_string(),
+            }],
+        };
+        let outcome = self.controller.apply(MetadataCommand::CreateTopic(create));
+        outcome.map_err(|rejection| format!("a new topic: {rejection}"))?;
+        for key in self.controller.keys() {
+            self.model.open(key);
+        }
+        self.trace(|| format!("topic {id}"));
+        Ok(())
+    }
+
+    /// Something reaches the controller, or a node hears of it.
+    pub(super) fn controller_step(&mut self) -> Result<(), Breach> {
+        match self.rng.below(10) {
+            0..6 => {
+                let seat = self.rng.place(NODES);
+                self.tell(seat)
+            }
+            6..9 => self.decide_one(),
+            _ => self.move_leader(),
+        }
+    }
+
+    fn tell(&mut self, seat: usize) -> Result<(), Breach> {
+        if !self.runs(seat) || self.controller.is_cut[seat] {
+            return Ok(());
+        }
+        let Some(changes) = self.controller.next_changes(seat) else { return Ok(()) };
+        self.trace(|| format!("node {} hears of {changes:?}", seat + 1));
+        for change in changes {
+            let keys: Vec<ReplicaKey> = match change {
+                MetadataChange::PartitionChanged { key } => vec![key],
+                MetadataChange::TopicCreated { topic_id } => {
+                    let topic = self.controller.views[seat].topic(topic_id).expect("it is new");
+                    topic.replicas().map(|(key, _)| key).collect()
+                }
+                MetadataChange::BrokerRegistered { .. } | MetadataChange::BrokerChanged { .. } => {
+                    let topics = self.controller.views[seat].topics();
+                    topics.flat_map(|topic| topic.replicas().map(|(key, _)| key)).collect()
+                }
+                MetadataChange::TopicDeleted { .. }
+                | MetadataChange::BrokerUnregistered { .. }
+                | MetadataChange::ClusterFounded
+                | MetadataChange::ClusterConfigChanged
+                | MetadataChange::PartitionsCreated { .. }
+                | MetadataChange::TopicConfigChanged { .. } => Vec::new(),
+            };
+            for key in keys {
+                self.assign(seat, key, None)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Tells the shard that owns it what the node knows of a partition.
+    pub(super) fn assign(
+        &mut self,
+        seat: usize,
+        key: ReplicaKey,
+        recovered: Option<RecoveredPartition>,
+    ) -> Result<(), Breach> {
+        let view = &self.controller.views[seat];
+        let partition = view.partition(key).expect("the view has it");
+        let replica = |node_id: &NodeId| {
+            let broker = view.broker(*node_id).expect("a replica is registered");
+            ReplicaNode {
+                node_id: *node_id,
+                broker_epoch: broker.epoch,
+                shard: key.shard(broker.shards),
+            }
+        };
+        let assignment = ReplicaAssignment {
+            spec: PartitionSpec {
+                key,
+                topic_name: node::topic_name(key),
+                leader_epoch: partition.leader_epoch,
+                config: self.config.clone(),
+            },
+            metadata_index: view.applied(),
+            partition_epoch: partition.partition_epoch,
+            leader: partition.leader,
+            replicas: partition.replicas.iter().map(replica).collect(),
+            isr: partition.isr.clone(),
+        };
+        let (now, mut effects) = (self.now(), Vec::new());
+        let node = self.seats[seat].node.as_mut().expect("it runs");
+        let owner = node.owner(key);
+        node.act(now, owner, &mut effects, |machine, out| {
+            machine.assign_replica(now, &assignment, recovered, out);
+        });
+        self.take(seat, effects)
+    }
+
+    pub(super) fn propose(&mut self, seat: usize, shard: usize, change: ChangePartition) {
+        let incarnation = self.seats[seat].incarnation;
+        self.controller.proposals.push(Proposal { seat, shard, incarnation, change });
+    }
+
+    fn decide_one(&mut self) -> Result<(), Breach> {
+        if let Some(refused) = self.controller.refused.pop() {
+            return self.refuse(refused);
+        }
+        if self.controller.proposals.is_empty() {
+            return Ok(());
+        }
+        let place = self.rng.place(self.controller.proposals.len());
+        let proposal = self.controller.proposals[place].clone();
+        if self.controller.is_cut[proposal.seat] && self.rng.one_in(2) {
+            // It waits for the cut to end, or got through before.
+            return Ok(());
+        }
+        self.controller.proposals.swap_remove(place);
+        let before = self.controller.image.partition(proposal.change.key).map(|p| p.isr.len());
+        let decided = self.controller.decide(&proposal);
+        self.trace(|| format!("{proposal:?}: {decided:?}"));
+        let Proposal { seat, shard, incarnation, change } = proposal;
+        if decided.is_ok() {
+            let grew = before.is_some_and(|before| change.isr.len() > before);
+            self.note(if grew { Event::IsrGrew } else { Event::IsrShrank });
+            return Ok(());
+        }
+        self.note(Event::IsrRefused);
+        let (key, partition_epoch) = (change.key, change.partition_epoch);
+        let refused = Refused { seat, shard, incarnation, key, partition_epoch };
+        self.controller.refused.push(refused);
+        Ok(())
+    }
+
+    fn refuse(&mut self, refused: Refused) -> Result<(), Breach> {
+        let Refused { seat, shard, incarnation, key, partition_epoch } = refused;
+        if !self.runs(seat) || self.seats[seat].incarnation != incarnation {
+            if self.seats[seat].node.is_some() && self.seats[seat].incarnation == incarnation {
+                self.controller.refused.insert(0, refused);
+            }
+            return Ok(());
+        }
+        let (now, mut effects) = (self.now(), Vec::new());
+        let node = self.seats[seat].node.as_mut().expect("it runs");
+        node.act(now, shard, &mut effects, |machine, out| {
+            machine.isr_change_refused(now, key, partition_epoch, out);
+        });
+        self.take(seat, effects)
+    }
+
+    /// Leadership moves within the in-sync set, as balancing would do.
+    fn move_leader(&mut self) -> Result<(), Breach> {
+        let keys = self.controller.keys();
+        if keys.is_empty() || self.is_calm || !self.rng.one_in(8) {
+            return Ok(());
+        }
+        let key = keys[self.rng.place(keys.len())];
+        let partition = self.controller.image.partition(key).expect("it is known").clone();
+        if partition.isr.is_empty() {
+            return Ok(());
+        }
+        let leader = partition.isr[self.rng.place(partition.isr.len())];
+        if partition.leader != Some(leader) {
+            self.trace(|| format!("{key} moves to {leader}"));
+            self.controller.change(key, Some(leader), &partition.isr);
+            self.note(Event::LeaderMoved);
+        }
+        Ok(())
+    }
+
+    /// Who runs and reaches the controller keeps its session; who does not is fenced.
+    pub(super) fn heartbeats(&mut self) -> Result<(), Breach> {
+        for seat in 0..NODES {
+            if self.runs(seat) && !self.controller.is_cut[seat] {
+                self.controller.heard_at[seat] = self.micros;
+                let is_told =
+                    self.controller.views[seat].applied() == self.controller.image.applied();
+                if self.controller.is_fenced(seat) && is_told {
+                    self.controller.unfence(seat);
+                    self.trace(|| format!("node {} is unfenced", seat + 1));
+                }
+            } else if !self.controller.is_fenced(seat)
+                && self.micros - self.controller.heard_at[seat] > SESSION_MICROS
+            {
+                self.trace(|| format!("node {} is fenced", seat + 1));
+                self.controller.fence(seat);
+                self.note(Event::Fenced);
+            }
+        }
+        self.controller.elect(self.bug);
+        Ok(())
+    }
+}

@@ -1,0 +1,164 @@
+//! What goes wrong: processes, power, disks, links, the controller's reach, and bugs put in on purpose.
+
+use super::*;
+
+impl World {
+    pub(super) fn fault(&mut self) -> Result<(), Breach> {
+        if self.bug.is_some() && self.rng.one_in(6) {
+            return self.misbehave();
+        }
+        match self.rng.below(100) {
+            0..12 => self.go_down(false)?,
+            12..20 => self.go_down(true)?,
+            20..22 => self.all_down()?,
+            22..50 => self.come_back()?,
+            50..58 => self.freeze(),
+            58..64 => self.slow_disk(),
+            64..72 => self.cut(),
+            72..80 => self.mend(),
+            80..86 => self.cut_controller(),
+            _ => self.reset_one(),
+        }
+        Ok(())
+    }
+
+    fn go_down(&mut self, loses_power: bool) -> Result<(), Breach> {
+        let up: Vec<usize> = (0..NODES).filter(|seat| self.seats[*seat].node.is_some()).collect();
+        // Two nodes are enough to go on with; one down at a time most of the time.
+        if up.len() < 2 || (up.len() == 2 && !self.rng.one_in(3)) {
+            return Ok(());
+        }
+        let seat = up[self.rng.place(up.len())];
+        self.stop(seat, loses_power);
+        Ok(())
+    }
+
+    fn stop(&mut self, seat: usize, loses_power: bool) {
+        let seed = self.rng.next();
+        self.seats[seat].node = None;
+        if loses_power {
+            self.trace(|| format!("node {} loses power", seat + 1));
+            self.seats[seat].disk.crash(seed);
+            self.note(Event::PowerLost);
+        } else {
+            self.trace(|| format!("node {} is killed", seat + 1));
+            self.seats[seat].disk.end_process(seed);
+            self.note(Event::Killed);
+        }
+        self.network.gone(seat, !loses_power);
+        self.forget_clients(seat);
+    }
+
+    fn all_down(&mut self) -> Result<(), Breach> {
+        let loses_power = self.rng.one_in(2);
+        for seat in 0..NODES {
+            if self.seats[seat].node.is_some() {
+                self.stop(seat, loses_power);
+            }
+        }
+        self.note(Event::AllDown);
+        Ok(())
+    }
+
+    fn come_back(&mut self) -> Result<(), Breach> {
+        for seat in 0..NODES {
+            if self.seats[seat].node.is_none() && self.rng.one_in(2) {
+                // Registering takes the controller.
+                self.controller.cut(seat, false);
+                self.start(seat)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn freeze(&mut self) {
+        let seat = self.rng.place(NODES);
+        if self.runs(seat) {
+            let micros = [20_000, 400_000, 1_500_000][self.rng.place(3)];
+            self.seats[seat].frozen_until = self.micros + self.rng.below(micros);
+            self.trace(|| format!("node {} freezes", seat + 1));
+            self.note(Event::Frozen);
+        }
+    }
+
+    fn slow_disk(&mut self) {
+        let seat = self.rng.place(NODES);
+        let micros = [30_000, 300_000, 900_000][self.rng.place(3)];
+        self.seats[seat].slow_until = self.micros + self.rng.below(micros);
+        self.trace(|| format!("the disk of node {} stalls", seat + 1));
+        self.note(Event::SlowDisk);
+    }
+
+    fn cut(&mut self) {
+        let from = self.rng.place(NODES);
+        let to = (from + 1 + self.rng.place(NODES - 1)) % NODES;
+        self.trace(|| format!("nothing gets from node {} to node {}", from + 1, to + 1));
+        self.network.cut(from, to);
+        if self.rng.one_in(2) {
+            self.network.cut(to, from);
+            self.note(Event::Cut);
+        } else {
+            self.note(Event::OneWayCut);
+        }
+    }
+
+    fn mend(&mut self) {
+        for from in 0..NODES {
+            for to in 0..NODES {
+                if self.rng.one_in(2) {
+                    self.network.mend(from, to);
+                }
+            }
+            if self.rng.one_in(2) {
+                self.controller.cut(from, false);
+            }
+        }
+        self.trace(|| "links are mended".to_owned());
+    }
+
+    fn cut_controller(&mut self) {
+        let seat = self.rng.place(NODES);
+        self.trace(|| format!("node {} loses the controller", seat + 1));
+        self.controller.cut(seat, true);
+        self.note(Event::ControllerCut);
+    }
+
+    /// Where a deliberate bug of the disk acts.
+    fn misbehave(&mut self) -> Result<(), Breach> {
+        match self.bug {
+            Some(Bug::AckBeforeFlush) => {
+                let now = self.now();
+                for seat in self.running() {
+                    let mut effects = Vec::new();
+                    let node = self.seats[seat].node.as_mut().expect("it runs");
+                    for shard in 0..node.shards.len() {
+                        node.claim_write(now, shard, &mut effects);
+                    }
+                    self.take(seat, effects)?;
+                }
+                // The claims count once they were told.
+                for _ in 0..60 {
+                    self.deliver_one()?;
+                }
+                for seat in self.running() {
+                    self.stop(seat, true);
+                }
+                Ok(())
+            }
+            Some(Bug::FollowerAckBeforeFlush) => {
+                for _ in 0..40 {
+                    self.deliver_one()?;
+                    self.produce()?;
+                }
+                for seat in self.running() {
+                    if self.rng.one_in(2) {
+                        self.stop(seat, true);
+                    }
+                }
+                Ok(())
+            }
+            Some(Bug::CommittedIsrOnly | Bug::SkippedTruncation | Bug::ElectionOutsideIsr)
+            | None => Ok(()),
+        }
+    }
+}
