@@ -24,6 +24,7 @@ use chronik_shards::model::{NodeId, ShardId, TimestampMs, TopicId};
 use chronik_shards::shard::{self, NodeHandle, NodeSpec, ShardPlan, StartError};
 use chronik_shards::store::SegmentStore;
 use chronik_shards::store::disk::StdDisk;
+use chronik_shards::store::pace::Pace;
 use chronik_shards::store::paths;
 use chronik_shards::store::recovery::{Recovered, RecoveryError, RecoveryInput, recover_in_phases};
 
@@ -288,7 +289,7 @@ fn recover_data(
     let partitions = replicas_here(config.node_id, broker, image);
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis());
     recover_in_phases(
-        &StdDisk,
+        &StdDisk::default(),
         &RecoveryInput {
             data: config.data_dir.clone(),
             partitions,
@@ -334,12 +335,15 @@ fn node_spec(config: &NodeConfig, limits: ShardLimits, recovered: Recovered) -> 
         .map(|(((shard, cpu), wal), logs)| {
             let data: PathBuf = config.data_dir.clone();
             let open_files = plan.open_files.written_per_shard;
-            let store = SegmentStore::new(StdDisk, data, ShardId(shard), logs, open_files);
+            let pace = Pace::default();
+            let disk = StdDisk::paced(pace.clone());
+            let store = SegmentStore::new(disk, data, ShardId(shard), logs, open_files);
             ShardPlan {
                 cpus: cpu.map_or(unpinned, ShardCpus::Pinned),
                 spin_before_park: plan.profile.spin_before_park,
                 commit_linger: plan.profile.commit_linger,
                 limits,
+                pace,
                 ..ShardPlan::new(wal, Box::new(store))
             }
         })

@@ -49,6 +49,10 @@ impl AckWaiters {
             Acks::Leader => &mut self.leader,
             Acks::All => &mut self.all,
         };
+        if queue.back().is_none_or(|last| last.end_offset <= waiter.end_offset) {
+            queue.push_back(waiter);
+            return;
+        }
         let place = queue.partition_point(|other| other.end_offset <= waiter.end_offset);
         queue.insert(place, waiter);
     }

@@ -17,6 +17,7 @@ mod acks;
 mod fetch_waits;
 mod large_runs;
 mod log_start;
+mod pacing;
 mod partition;
 mod partitions;
 mod produce;

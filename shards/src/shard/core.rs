@@ -31,6 +31,7 @@ use crate::machine::replication::{ConnectionId, PeerEffect};
 use crate::machine::shard::ShardMachine;
 use crate::mesh::{Caller, Incoming, MeshPort};
 use crate::model::{Lsn, MonotonicMicros, Now, ReplicaKey, ShardId, TimestampMs};
+use crate::store::pace::Pace;
 use crate::store::paths::partition_dir;
 
 /// How often a shard turns at least while somebody waits.
@@ -89,6 +90,7 @@ pub(super) struct Core {
     pub(super) wal: Rc<WalWriter>,
     pub(super) files: WalFilePreparer,
     pub(super) store: StoreQueue,
+    pace: Pace,
     /// Raised when the machine's next deadline has come nearer than the timer's.
     pub(super) deadline_moved: Signal,
     pub(super) stopping: Latch,
@@ -119,6 +121,7 @@ pub(super) struct Parts {
     pub(super) wal: WalWriter,
     pub(super) files: WalFilePreparer,
     pub(super) store: StoreQueue,
+    pub(super) pace: Pace,
     pub(super) machine: ShardMachine,
     pub(super) recovered: Vec<RecoveredPartition>,
     pub(super) data_dir: PathBuf,
@@ -137,6 +140,7 @@ impl Core {
             wal: Rc::new(parts.wal),
             files: parts.files,
             store: parts.store,
+            pace: parts.pace,
             deadline_moved: Signal::default(),
             stopping: Latch::default(),
             machine_stopped: Latch::default(),
@@ -167,7 +171,11 @@ impl Core {
         }
         self.effects.replace(effects);
         self.perform_for_peers();
-        let next = self.machine.borrow().next_deadline();
+        let (next, rest) = {
+            let machine = self.machine.borrow();
+            (machine.next_deadline(), machine.storage_rest_percent())
+        };
+        self.pace.set_rest_percent(rest);
         if next.is_some_and(|next| self.timer_at.get().is_none_or(|armed| next < armed)) {
             self.deadline_moved.raise();
         }

@@ -31,6 +31,7 @@ use crate::machine::limits::ShardLimits;
 use crate::machine::shard::ShardMachine;
 use crate::mesh::{self, MeshSeat};
 use crate::model::ShardId;
+use crate::store::pace::Pace;
 use crate::store::paths::wal_dir;
 
 /// Replies of the storage thread that a shard has not taken yet; beyond, that thread waits.
@@ -74,6 +75,8 @@ pub struct ShardPlan {
     pub wal: WalStart,
     /// Its storage.
     pub store: Box<dyn Storage>,
+    /// How fast its storage goes: set by the shard.
+    pub pace: Pace,
 }
 
 impl ShardPlan {
@@ -87,6 +90,7 @@ impl ShardPlan {
             limits: ShardLimits::default(),
             wal,
             store,
+            pace: Pace::default(),
         }
     }
 }
@@ -176,6 +180,7 @@ struct Seat<T> {
     recovered: Vec<RecoveredPartition>,
     peer_frame_bytes_max: usize,
     store: StoreQueue,
+    pace: Pace,
     files: WalFilePreparer,
     inboxes: Inboxes<T>,
     milestones: Sender<Milestone>,
@@ -253,6 +258,7 @@ where
                 recovered,
                 peer_frame_bytes_max: spec.peer_frame_bytes_max,
                 store,
+                pace: plan.pace,
                 files,
                 inboxes: Inboxes {
                     commands: command_inbox,
@@ -418,6 +424,7 @@ async fn build<T>(seat: Seat<T>) -> io::Result<(Rc<Core>, Ears, Inboxes<T>, Task
         wal,
         files: seat.files,
         store: seat.store,
+        pace: seat.pace,
         machine: ShardMachine::start(id, seat.limits, seat.wal, keys),
         recovered: seat.recovered,
         data_dir: seat.data_dir,

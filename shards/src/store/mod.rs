@@ -12,6 +12,7 @@
 mod direct_write;
 pub mod disk;
 mod open_files;
+pub mod pace;
 pub mod partition_log;
 pub mod paths;
 mod producers;
