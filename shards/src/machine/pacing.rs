@@ -16,10 +16,10 @@ const TAKEN_PERCENT_HURRY: u32 = 60;
 impl ShardMachine {
     /// How long storage may rest after all work, in percent of what that took.
     ///
-    /// Never while somebody waits for it: for a run that goes straight to segments, or for a stop.
+    /// Never while somebody waits for it: for a run that goes straight to segments, for a cut, or for a stop.
     #[must_use]
     pub fn storage_rest_percent(&self) -> u32 {
-        if self.life != Life::Running || !self.runs.is_idle() {
+        if self.life != Life::Running || !self.runs.is_idle() || self.is_cutting() {
             return 0;
         }
         rest_percent(self.wal.taken_percent())

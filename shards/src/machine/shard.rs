@@ -458,6 +458,7 @@ impl ShardMachine {
     }
 
     fn fail_partition(&mut self, key: ReplicaKey, out: &mut Vec<Effect>) {
+        self.cut_is_over(&key);
         let Some(slot) = self.partitions.slot(&key) else { return };
         let partition = self.partitions.get_mut(slot).expect("a key names an open slot");
         let was_appending = partition.append_target.is_some();

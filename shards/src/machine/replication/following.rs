@@ -163,6 +163,7 @@ impl ShardMachine {
     /// The store cut a partition's segments.
     pub(in crate::machine) fn segments_truncated(&mut self, reply: StoreReply) {
         let StoreReply::Truncated { key, view, producers } = reply else { return };
+        self.cut_is_over(&key);
         if let Some(slot) = self.partitions.slot(&key)
             && let Some(partition) = self.partitions.get_mut(slot)
         {
@@ -180,8 +181,23 @@ impl ShardMachine {
         if let Some((key, end_offset, begins_anew)) = segments
             && self.partitions.get(slot).is_some()
         {
+            if let Some(replication) = &mut self.replication {
+                replication.cuts.insert(key);
+            }
             out.push(Effect::Store(StoreJob::Truncate { key, end_offset, begins_anew }));
         }
+    }
+
+    /// The store has cut a replica's segments, or never will.
+    pub(in crate::machine) fn cut_is_over(&mut self, key: &ReplicaKey) {
+        if let Some(replication) = &mut self.replication {
+            replication.cuts.remove(key);
+        }
+    }
+
+    /// Whether a leader waits for the store to cut segments here.
+    pub(in crate::machine) fn is_cutting(&self) -> bool {
+        self.replication.as_ref().is_some_and(|replication| !replication.cuts.is_empty())
     }
 
     /// Takes appends that wait, as far as the WAL has room.

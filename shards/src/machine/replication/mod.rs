@@ -23,7 +23,7 @@ mod streams;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use self::inbound::Inbound;
 use self::link::Link;
@@ -160,6 +160,8 @@ pub struct Replication {
     pub(super) waiting_opens: BTreeMap<ReplicaKey, (ConnectionId, Open)>,
     /// Replicas whose logs are to be cut once they are settled.
     pub(super) truncating: Vec<Slot>,
+    /// Replicas whose segments the store is cutting: their leaders wait for that.
+    pub(super) cuts: BTreeSet<ReplicaKey>,
     pub(super) effects: VecDeque<PeerEffect>,
     pub(super) next_connection: u64,
     /// When in-sync sets are looked at next; `None` while no partition with followers is led.
@@ -178,6 +180,7 @@ impl Replication {
             nodes: BTreeMap::new(),
             waiting_opens: BTreeMap::new(),
             truncating: Vec::new(),
+            cuts: BTreeSet::new(),
             effects: VecDeque::new(),
             next_connection: 1,
             next_isr_check: None,
