@@ -9,6 +9,7 @@
 mod support;
 
 mod cluster;
+mod cluster_data;
 mod damage;
 mod disk_full;
 mod fetch;
