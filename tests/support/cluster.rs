@@ -32,13 +32,21 @@ pub struct ClusterOptions {
     pub min_insync_replicas: usize,
     /// Kafka's keys, for the `[kafka]` table of every node.
     pub kafka: Vec<(String, String)>,
+    /// Keys of the profile that every node changes.
+    pub profile: Vec<String>,
     /// Whether the nodes talk through [`Links`].
     pub links: bool,
 }
 
 impl Default for ClusterOptions {
     fn default() -> Self {
-        Self { shards: vec![1; 3], min_insync_replicas: 2, kafka: Vec::new(), links: false }
+        Self {
+            shards: vec![1; 3],
+            min_insync_replicas: 2,
+            kafka: Vec::new(),
+            profile: Vec::new(),
+            links: false,
+        }
     }
 }
 
@@ -49,6 +57,12 @@ impl ClusterOptions {
 
     pub fn kafka(mut self, key: &str, value: impl ToString) -> Self {
         self.kafka.push((key.to_owned(), value.to_string()));
+        self
+    }
+
+    /// A line of the `[profile]` table.
+    pub fn profile(mut self, line: &str) -> Self {
+        self.profile.push(line.to_owned());
         self
     }
 
@@ -233,15 +247,17 @@ impl Cluster {
         use std::fmt::Write;
         let own = self.node(id).addresses;
         let mut text = format!(
-            "node_id = {id}\ndata_dir = {:?}\nrack = \"rack-{id}\"\nprofile = \"shared-host\"\n\
+            "node_id = {id}\ndata_dir = {:?}\nrack = \"rack-{id}\"\n\
              replication_factor = {}\nmin_insync_replicas = {}\n\
-             [bind]\nkafka = \"{}\"\nwal = \"{}\"\nraft = \"{}\"\n[kafka]\n",
+             [bind]\nkafka = \"{}\"\nwal = \"{}\"\nraft = \"{}\"\n\
+             [profile]\nname = \"shared-host\"\n{}\n[kafka]\n",
             self.data_dir(id),
             self.nodes.len(),
             self.options.min_insync_replicas,
             own.kafka,
             own.wal,
             own.raft,
+            self.options.profile.join("\n"),
         );
         for (key, value) in &self.options.kafka {
             writeln!(text, "\"{key}\" = \"{value}\"").expect("a string");

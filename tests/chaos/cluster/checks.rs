@@ -1,27 +1,18 @@
 //! Reads everything back while clients go on, and compares it with what was acknowledged and seen.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::time::{Duration, Instant};
 
 use chronik_protocol::ErrorCode;
 
+use super::probe::{AVAILABLE_PATIENCE, is_probe};
 use super::scene::{Leaders, Scene};
 use crate::ledger::{Acknowledged, Identity, Ledger};
-use crate::support::batch::{Batch, HEADER_BYTES};
+use crate::support::batch::HEADER_BYTES;
 use crate::support::client::Client;
 use crate::support::cluster::Cluster;
-use crate::support::poll_pause;
-use crate::support::requests::{
-    LATEST, PRODUCE_BY_NAME, batches, error, fetch, list_offset, log_start, produce_request,
-    produced,
-};
-
-/// The worker number of the records that are written to see whether a partition takes any.
-const PROBE: u32 = u32::MAX;
-
-/// How long until a partition must take records again. What is wanted is printed, not asserted.
-const AVAILABLE_PATIENCE: Duration = Duration::from_secs(60);
+use crate::support::requests::{LATEST, batches, error, fetch, list_offset, log_start};
 
 const ANSWER_PATIENCE: Duration = Duration::from_secs(5);
 
@@ -37,7 +28,7 @@ pub struct Verifier<'a> {
     leaders: Leaders,
     logs: Vec<Vec<Identity>>,
     next_number: Vec<HashMap<u32, u32>>,
-    probes: u32,
+    probes: HashSet<(u32, u32)>,
 }
 
 impl<'a> Verifier<'a> {
@@ -56,54 +47,8 @@ impl<'a> Verifier<'a> {
             leaders: Leaders::new(scene, seed),
             logs: vec![Vec::new(); scene.partitions],
             next_number: vec![HashMap::new(); scene.partitions],
-            probes: 0,
+            probes: HashSet::new(),
         }
-    }
-
-    /// Waits until every partition acknowledges a record to acks=all; how long after `since` the last one did.
-    pub fn await_available(&mut self, since: Instant, when: &str) -> Duration {
-        for partition in 0..self.logs.len() {
-            while !self.probe(partition) {
-                assert!(
-                    since.elapsed() < AVAILABLE_PATIENCE,
-                    "{when}, partition {partition}: takes no record; leader {:?}",
-                    self.leaders.of(partition)
-                );
-                assert!(!self.scene.has_failed(), "a client failed");
-                self.leaders.refresh(self.scene);
-            }
-        }
-        since.elapsed()
-    }
-
-    fn probe(&mut self, partition: usize) -> bool {
-        let leader = self.leaders.of(partition);
-        let client = leader.and_then(|leader| self.scene.connect(leader.node, ANSWER_PATIENCE));
-        let Some(mut client) = client else { return false };
-        // One that was refused may be there all the same: every attempt has a number of its own.
-        let first = self.next_probe();
-        let bytes = Batch::of([first.value()]).encode();
-        let request = produce_request(&self.scene.topic, partition as i32, -1, bytes);
-        let Ok(response) = client.try_call(PRODUCE_BY_NAME, &request) else { return false };
-        let answer = produced(response);
-        match error(answer.error_code) {
-            ErrorCode::None => {
-                let batch = Acknowledged { base_offset: answer.base_offset, first, count: 1 };
-                self.ledger.acknowledge(partition, batch);
-                true
-            }
-            code => {
-                assert!(code.is_retriable(), "partition {partition}: {code:?}");
-                poll_pause();
-                false
-            }
-        }
-    }
-
-    /// A record that is told from all others.
-    pub fn next_probe(&mut self) -> Identity {
-        self.probes += 1;
-        Identity { worker: PROBE, number: self.probes }
     }
 
     /// Checks all partitions, up to what the leaders say is readable now.
@@ -143,20 +88,31 @@ impl<'a> Verifier<'a> {
         let is_complete =
             read_to(&mut client, topic, partition, found.offset, &mut self.logs[partition]);
         for (offset, record) in self.logs[partition].iter().enumerate().skip(from) {
-            let next = self.next_number[partition].entry(record.worker).or_default();
-            let is_next = match record.worker < self.idempotent_workers {
-                // No duplicate, no gap.
-                true => record.number == *next,
-                // No duplicate, and in order; who is not idempotent gives up what it knows nothing of.
-                false => record.number >= *next,
-            };
-            assert!(
-                is_next,
-                "{when}, partition {partition}: {record:?} at offset {offset}, {next} was due"
-            );
-            *next = record.number + 1;
+            self.check_turn(partition, *record).unwrap_or_else(|due| {
+                panic!(
+                    "{when}, partition {partition}: {record:?} at offset {offset}, {due} was due"
+                )
+            });
         }
         is_complete
+    }
+
+    /// Records of a producer are in the order in which it sent them, and there once.
+    fn check_turn(&mut self, partition: usize, record: Identity) -> Result<(), String> {
+        let Identity { worker, number } = record;
+        if is_probe(worker) {
+            // Each is sent on a connection of its own: they may overtake each other.
+            let is_first = self.probes.insert((worker, number));
+            return is_first.then_some(()).ok_or_else(|| "another".to_owned());
+        }
+        let next = self.next_number[partition].entry(worker).or_default();
+        // Who is idempotent leaves no gap; others give up what they know nothing of.
+        let is_next = match worker < self.idempotent_workers {
+            true => number == *next,
+            false => number >= *next,
+        };
+        let due = std::mem::replace(next, number + 1);
+        is_next.then_some(()).ok_or_else(|| due.to_string())
     }
 
     fn check_acknowledged(&self, partition: usize, acknowledged: &[Acknowledged], when: &str) {

@@ -37,6 +37,9 @@ const LONG_PATIENCE: Duration = Duration::from_secs(20);
 /// How long it may take at the end until what was begun is acknowledged.
 const END_PATIENCE: Duration = Duration::from_secs(60);
 
+/// Between the names that a producer without idempotence goes by on one connection and on the next.
+const GENERATION: u32 = 1000;
+
 /// What a producer is.
 #[derive(Clone, Copy, Debug)]
 pub struct Profile {
@@ -94,14 +97,23 @@ impl<'a> Producer<'a> {
             let client = leader.and_then(|leader| self.scene.connect(leader.node, patience));
             match client.map(|mut client| self.converse(&mut client)) {
                 Some(Ok(())) => return,
-                Some(Err(error)) => assert!(is_gone(&error), "{:?}: {error}", self.profile),
+                Some(Err(error)) => {
+                    assert!(is_gone(&error), "{:?}: {error}", self.profile);
+                    self.give_up();
+                }
                 None => poll_pause(),
             }
-            if !self.profile.is_idempotent {
-                // Whether these were stored nobody knows; sent again they could be there twice.
-                self.unacknowledged.clear();
-            }
             self.leaders.refresh(self.scene);
+        }
+    }
+
+    /// Without idempotence nobody knows whether what was not acknowledged is stored: sent again it could be there
+    /// twice. Nor does it stand before what is sent on the next connection, so that begins anew.
+    fn give_up(&mut self) {
+        if !self.profile.is_idempotent {
+            self.unacknowledged.clear();
+            self.profile.worker += GENERATION;
+            self.next_number = 0;
         }
     }
 

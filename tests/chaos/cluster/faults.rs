@@ -1,7 +1,8 @@
 //! What happens to nodes and to the connections between them.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use super::probe::Course;
 use crate::support::cluster::Cluster;
 use crate::support::links::Way;
 use crate::support::random::Random;
@@ -14,7 +15,7 @@ const SLOW_MS: (usize, usize) = (5, 60);
 
 const SHARDS_MAX: usize = 4;
 
-/// One kind of fault.
+/// One kind of fault. Those of a node are mostly the leader's that is named, and sometimes another's.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Fault {
     KillOne,
@@ -38,8 +39,13 @@ pub enum Fault {
     Slow,
     /// Connections break, and are there again at once.
     Reset,
+    /// The leader, and nobody else.
+    KillLeader,
+    /// Likewise.
+    StopLeader,
 }
 
+/// What there is to draw from.
 pub const ALL: [Fault; 13] = [
     Fault::KillOne,
     Fault::Isolate,
@@ -69,98 +75,100 @@ impl Deck {
     }
 }
 
-/// Lets a fault happen, and end. Answers with the moment from which on nothing is wrong any more but what
-/// the nodes themselves have to set right.
-///
-/// `leader` leads something; faults of one node are often its. `while_frozen` is called while a node that it is told
-/// does nothing.
+/// Lets a fault happen and end, and waits until all nodes serve. `leader` leads something; faults of one node are
+/// often its.
 pub fn inflict(
     fault: Fault,
     cluster: &mut Cluster,
     leader: i32,
     random: &mut Random,
-    while_frozen: impl FnOnce(i32),
-) -> Instant {
+    course: &mut Course<'_, '_>,
+) {
     let victim = if random.chance(4) { 1 + random.below(3) as i32 } else { leader };
     let others: Vec<i32> = cluster.ids().filter(|id| *id != victim).collect();
     match fault {
-        Fault::KillOne => kill(cluster, &[victim], random),
-        Fault::KillTwo => kill(cluster, &[victim, others[random.below(2)]], random),
-        Fault::KillAll => kill(cluster, &[victim, others[0], others[1]], random),
+        Fault::KillLeader => kill(cluster, &[leader], random, course),
+        Fault::StopLeader => {
+            cluster.stop(leader);
+            pause(random, DOWN_MS);
+            back(cluster, &[leader], course);
+        }
+        Fault::KillOne => kill(cluster, &[victim], random, course),
+        Fault::KillTwo => kill(cluster, &[victim, others[random.below(2)]], random, course),
+        Fault::KillAll => kill(cluster, &[victim, others[0], others[1]], random, course),
         Fault::OtherShards => {
             cluster.set_shards(victim, random.between(1, SHARDS_MAX) as u16);
-            kill(cluster, &[victim], random)
+            kill(cluster, &[victim], random, course);
         }
         Fault::Freeze => {
             cluster.freeze(victim);
-            while_frozen(victim);
+            course.while_frozen(victim);
             pause(random, FROZEN_MS);
             cluster.thaw(victim);
-            Instant::now()
+            course.over();
         }
         Fault::Stop => {
             cluster.stop(victim);
             pause(random, DOWN_MS);
-            back(cluster, &[victim])
+            back(cluster, &[victim], course);
         }
         Fault::RollingRestart => {
             for id in cluster.ids() {
                 cluster.stop(id);
                 cluster.restart(id);
             }
-            Instant::now()
+            course.over();
         }
         Fault::Isolate => {
             others.iter().for_each(|other| cluster.links().set_both(victim, *other, Way::Held));
-            heal_later(cluster, random, CUT_MS)
+            heal_later(cluster, random, course);
         }
         Fault::Mute => {
             others.iter().for_each(|other| cluster.links().set(victim, *other, Way::Held));
-            heal_later(cluster, random, CUT_MS)
+            heal_later(cluster, random, course);
         }
         Fault::Deaf => {
             others.iter().for_each(|other| cluster.links().set(*other, victim, Way::Held));
-            heal_later(cluster, random, CUT_MS)
+            heal_later(cluster, random, course);
         }
         Fault::CutPair => {
             cluster.links().set_both(victim, others[random.below(2)], Way::Held);
-            heal_later(cluster, random, CUT_MS)
+            heal_later(cluster, random, course);
         }
         Fault::Slow => {
             let delay = Duration::from_millis(random.between(SLOW_MS.0, SLOW_MS.1) as u64);
             others
                 .iter()
                 .for_each(|other| cluster.links().set_both(victim, *other, Way::Slow(delay)));
-            heal_later(cluster, random, CUT_MS)
+            heal_later(cluster, random, course);
         }
         Fault::Reset => {
             for _ in 0..random.between(1, 5) {
                 others.iter().for_each(|other| cluster.links().reset(victim, *other));
                 pause(random, (0, 200));
             }
-            Instant::now()
+            course.over();
         }
     }
 }
 
-fn kill(cluster: &mut Cluster, victims: &[i32], random: &mut Random) -> Instant {
+fn kill(cluster: &mut Cluster, victims: &[i32], random: &mut Random, course: &mut Course<'_, '_>) {
     victims.iter().for_each(|victim| cluster.kill9(*victim));
     pause(random, DOWN_MS);
-    back(cluster, victims)
+    back(cluster, victims, course);
 }
 
-/// Starts processes again and waits until they serve; when they were started.
-fn back(cluster: &mut Cluster, nodes: &[i32]) -> Instant {
-    let begin = Instant::now();
+/// Starts processes again.
+fn back(cluster: &mut Cluster, nodes: &[i32], course: &mut Course<'_, '_>) {
     cluster.spawn(nodes);
+    course.over();
     cluster.await_serving(nodes);
-    begin
 }
 
-fn heal_later(cluster: &Cluster, random: &mut Random, (low, high): (usize, usize)) -> Instant {
-    pause(random, (low, high));
+fn heal_later(cluster: &Cluster, random: &mut Random, course: &mut Course<'_, '_>) {
+    pause(random, CUT_MS);
     cluster.links().heal();
-    Instant::now()
+    course.over();
 }
 
 /// Faults last: there is nothing to wait for but time.
