@@ -87,8 +87,9 @@ impl<'a> Verifier<'a> {
         );
         let is_complete =
             read_to(&mut client, topic, partition, found.offset, &mut self.logs[partition]);
-        for (offset, record) in self.logs[partition].iter().enumerate().skip(from) {
-            self.check_turn(partition, *record).unwrap_or_else(|due| {
+        for offset in from..self.logs[partition].len() {
+            let record = self.logs[partition][offset];
+            self.check_turn(partition, record).unwrap_or_else(|due| {
                 panic!(
                     "{when}, partition {partition}: {record:?} at offset {offset}, {due} was due"
                 )
