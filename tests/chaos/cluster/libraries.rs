@@ -3,7 +3,7 @@
 //! `CHRONIK_CHAOS_CLIENTS=java,franz-go` names them; without it nothing of this runs. Each is a program below
 //! `tests/clients` with an idempotent producer and a consumer, which writes down what was acknowledged and what it read.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::{self, File};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -42,7 +42,7 @@ fn libraries_lose_and_double_nothing_whatever_the_fault() {
     let seed = Random::seed_from_env("CHRONIK_CHAOS_SEED");
     println!("chaos: {rounds} rounds with {clients:?}, CHRONIK_CHAOS_SEED={seed}");
     let mut done = 0;
-    ride(&clients, seed, |random, _| {
+    ride(&clients, seed, true, |random, _| {
         done += 1;
         (done <= rounds)
             .then(|| (only.unwrap_or_else(|| deck.draw(random)), random.below(PARTITIONS)))
@@ -57,7 +57,7 @@ fn the_java_client_rides_through_leader_changes() {
     let seed = Random::seed_from_env("CHRONIK_CHAOS_SEED");
     println!("chaos: {LEADER_CHANGES} leaders, CHRONIK_CHAOS_SEED={seed}");
     let (mut changes, mut last) = (0, None);
-    ride(&["java".to_owned()], seed, |random, leaders| {
+    ride(&["java".to_owned()], seed, false, |random, leaders| {
         // Counted where it is seen: in between there may have been more.
         changes +=
             usize::from(last.replace(leaders[0].node).is_some_and(|it| it != leaders[0].node));
@@ -80,6 +80,7 @@ fn asked_for() -> Vec<String> {
 fn ride(
     clients: &[String],
     seed: u64,
+    may_give_up: bool,
     mut next: impl FnMut(&mut Random, &[Leader]) -> Option<(Fault, usize)>,
 ) {
     let mut random = Random::new(seed);
@@ -125,7 +126,7 @@ fn ride(
         })
         .collect();
     for load in &loads {
-        load.check(&logs);
+        load.check(&logs, may_give_up);
     }
     gaps.sort_unstable();
     println!(
@@ -154,6 +155,7 @@ impl Load {
             .env("TOPIC", topic)
             .env("PARTITIONS", PARTITIONS.to_string())
             .env("ACKNOWLEDGED", directory.path().join("acknowledged"))
+            .env("FAILED", directory.path().join("failed"))
             .env("CONSUMED", directory.path().join("consumed"))
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
@@ -188,7 +190,7 @@ impl Load {
         fs::read_to_string(self.path("stderr")).unwrap_or_default()
     }
 
-    /// Ends the load in order: everything that was sent is acknowledged.
+    /// Ends the load in order: everything that was sent is acknowledged or given up.
     fn end(&mut self) {
         self.assert_alive();
         drop(self.process.stdin.take());
@@ -203,54 +205,62 @@ impl Load {
         assert!(status.success(), "{}: {status}\n{}", self.name, self.stderr());
     }
 
-    /// Compares what it wrote down with what is there.
-    fn check(&self, logs: &[Vec<String>]) {
-        let mut sent = 0;
+    /// Compares what it wrote down with what is there. A record that the client gave up may be there or not: it may
+    /// have lost sight of it while a leader was frozen.
+    fn check(&self, logs: &[Vec<String>], may_give_up: bool) {
+        let failed: HashSet<String> = self.lines("failed").into_iter().map(|line| line.2).collect();
+        assert!(may_give_up || failed.is_empty(), "{} gave up {failed:?}", self.name);
+        let acknowledged = self.lines("acknowledged");
+        let mut stored = 0;
         for (partition, log) in logs.iter().enumerate() {
             let prefix = format!("{}:{partition}:", self.name);
-            let numbers = log.iter().filter_map(|value| value.strip_prefix(&prefix));
             let mut next = 0u64;
-            for number in numbers {
-                let due = next.to_string();
-                assert_eq!(
-                    number, due,
-                    "{} in partition {partition}: lost, twice or out of order",
-                    self.name
-                );
-                next += 1;
+            for number in log.iter().filter_map(|value| value.strip_prefix(&prefix)) {
+                let number: u64 = number.parse().unwrap();
+                assert!(number >= next, "{}: {number} in {partition}, {next} was due", self.name);
+                let lost = (next..number).find(|lost| !failed.contains(&format!("{prefix}{lost}")));
+                assert_eq!(lost, None, "{} in partition {partition}", self.name);
+                next = number + 1;
+                stored += 1;
             }
-            sent += next;
         }
-        let acknowledged = self.lines("acknowledged");
+        let mut told = 0;
         for (partition, offset, value) in &acknowledged {
-            let found = logs[*partition].get(*offset);
+            let found = logs[*partition].get(*offset as usize);
             assert_eq!(found, Some(value), "{} was told of {partition}@{offset}", self.name);
+            told += 1;
         }
-        assert_eq!(acknowledged.len() as u64, sent, "{}: acknowledged and there", self.name);
-        assert!(sent > 0, "{} sent nothing", self.name);
-        let mut positions: HashMap<usize, usize> = HashMap::new();
+        let found: HashSet<&str> = acknowledged.iter().map(|line| line.2.as_str()).collect();
+        assert_eq!(found.len(), told, "{}: told twice of one record", self.name);
+        let given_up = logs.iter().flatten().filter(|value| failed.contains(*value)).count();
+        assert_eq!(told + given_up, stored, "{}: acknowledged, and there", self.name);
+        assert!(told > 0, "{} sent nothing", self.name);
+        let mut positions: HashMap<usize, i64> = HashMap::new();
         for (partition, offset, value) in self.lines("consumed") {
             let next = positions.entry(partition).or_default();
             assert_eq!(offset, *next, "{} skipped or went back in {partition}", self.name);
             assert_eq!(
-                logs[partition].get(offset),
+                logs[partition].get(offset as usize),
                 Some(&value),
                 "{} read {partition}@{offset}",
                 self.name
             );
             *next += 1;
         }
-        let consumed: usize = positions.values().sum();
+        let consumed: i64 = positions.values().sum();
         assert!(consumed > 0, "{} read nothing", self.name);
-        println!("chaos: {}: {sent} records acknowledged, {consumed} read", self.name);
+        println!(
+            "chaos: {}: {told} records acknowledged, {} given up, {given_up} of them there, {consumed} read",
+            self.name,
+            failed.len()
+        );
     }
 
-    fn lines(&self, file: &str) -> Vec<(usize, usize, String)> {
+    fn lines(&self, file: &str) -> Vec<(usize, i64, String)> {
         let text = fs::read_to_string(self.path(file)).unwrap();
         let line = |line: &str| {
             let mut words = line.splitn(3, ' ');
-            let mut number = || words.next()?.parse().ok();
-            let (partition, offset) = (number()?, number()?);
+            let (partition, offset) = (words.next()?.parse().ok()?, words.next()?.parse().ok()?);
             Some((partition, offset, words.next()?.to_owned()))
         };
         text.lines().map(|it| line(it).unwrap_or_else(|| panic!("{}: {it}", self.name))).collect()

@@ -1,7 +1,7 @@
 // An idempotent producer and a consumer of TOPIC with PARTITIONS partitions, until standard input ends. Every record is
 // "franz-go:PARTITION:NUMBER", numbers of a partition from 0 on. Writes to ACKNOWLEDGED a line "partition offset value" for
-// each record that was acknowledged, to CONSUMED one for each that was read. Ends with 0 when everything that was sent is
-// acknowledged.
+// each record that was acknowledged, to FAILED one with -1 as offset for each that was given up, to CONSUMED one for each
+// that was read. Ends with 0 when everything that was sent is either.
 package main
 
 import (
@@ -40,12 +40,12 @@ func main() {
 }
 
 func produce(ending context.Context, topic string, partitions int32) {
-	acknowledged := open("ACKNOWLEDGED")
+	acknowledged, failed := open("ACKNOWLEDGED"), open("FAILED")
 	client := connect(
 		kgo.RecordPartitioner(kgo.ManualPartitioner()),
 		kgo.ProducerBatchCompression(kgo.NoCompression()),
 		kgo.ProducerLinger(0),
-		kgo.RecordDeliveryTimeout(90*time.Second),
+		kgo.RecordDeliveryTimeout(20*time.Second),
 	)
 	var lock sync.Mutex
 	for number := 0; ending.Err() == nil; number++ {
@@ -53,11 +53,13 @@ func produce(ending context.Context, topic string, partitions int32) {
 			value := fmt.Sprintf("franz-go:%d:%d", partition, number)
 			record := &kgo.Record{Topic: topic, Partition: partition, Value: []byte(value)}
 			client.Produce(context.Background(), record, func(record *kgo.Record, err error) {
-				if err != nil {
-					fail(fmt.Errorf("%s: %w", value, err))
-				}
 				lock.Lock()
 				defer lock.Unlock()
+				if err != nil {
+					fmt.Fprintf(os.Stderr, "%s: %v\n", value, err)
+					fmt.Fprintln(failed, record.Partition, -1, value)
+					return
+				}
 				fmt.Fprintln(acknowledged, record.Partition, record.Offset, value)
 			})
 		}
@@ -70,6 +72,7 @@ func produce(ending context.Context, topic string, partitions int32) {
 	lock.Lock()
 	defer lock.Unlock()
 	flush(acknowledged)
+	flush(failed)
 }
 
 func consume(ending context.Context, topic string, partitions int32) {

@@ -22,8 +22,8 @@ import org.apache.kafka.common.serialization.StringSerializer;
 /**
  * An idempotent producer and a consumer of TOPIC with PARTITIONS partitions, until standard input ends. Every record is
  * "java:PARTITION:NUMBER", numbers of a partition from 0 on. Writes to ACKNOWLEDGED a line "partition offset value" for
- * each record that was acknowledged, to CONSUMED one for each that was read. Ends with 0 when everything that was sent is
- * acknowledged.
+ * each record that was acknowledged, to FAILED one with -1 as offset for each that was given up, to CONSUMED one for each
+ * that was read. Ends with 0 when everything that was sent is either.
  */
 final class Load {
     private static final long ROUND_PAUSE_MILLIS = 4;
@@ -75,8 +75,9 @@ final class Load {
                 entry("reconnect.backoff.ms", "20"),
                 entry("reconnect.backoff.max.ms", "200"),
                 entry("request.timeout.ms", "3000"),
-                entry("delivery.timeout.ms", "90000"));
+                entry("delivery.timeout.ms", "20000"));
         try (BufferedWriter acknowledged = writer("ACKNOWLEDGED");
+                BufferedWriter failed = writer("FAILED");
                 KafkaProducer<String, String> producer =
                         new KafkaProducer<>(config, new StringSerializer(), new StringSerializer())) {
             for (long number = 0; !ending.get() && failure.get() == null; number++) {
@@ -84,7 +85,8 @@ final class Load {
                     String value = "java:" + partition + ":" + number;
                     producer.send(new ProducerRecord<>(topic, partition, null, value), (metadata, error) -> {
                         if (error != null) {
-                            failure.compareAndSet(null, new IllegalStateException(value, error));
+                            System.err.println(value + ": " + error);
+                            write(failed, metadata.partition(), -1, value);
                         } else {
                             write(acknowledged, metadata.partition(), metadata.offset(), value);
                         }
