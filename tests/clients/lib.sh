@@ -96,10 +96,10 @@ start_chronik() {
     mapfile -t ports < <(free_ports $((3 * nodes)))
     CHRONIK_ADDRESS=127.0.0.1:${ports[0]}
     CHRONIK_PIDS=()
+    [ "$nodes" -eq 1 ] || node_config "$nodes" "${ports[@]}" >"$dir/nodes.toml"
     for ((node = 1; node <= nodes; node++)); do
         local flags=(--kafka-port "${ports[node - 1]}" --data-dir "$dir/data-$node")
         if [ "$nodes" -gt 1 ]; then
-            node_config "$nodes" "${ports[@]}" >"$dir/nodes.toml"
             flags=(--config "$dir/nodes.toml" --node-id "$node" --rack "rack-$node" --data-dir "$dir/data-$node")
         fi
         "$server" "${flags[@]}" >"$dir/server-$node.log" 2>&1 &
