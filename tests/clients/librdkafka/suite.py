@@ -44,6 +44,8 @@ from confluent_kafka.admin import (
 )
 
 BOOTSTRAP = os.environ["BOOTSTRAP"]
+# Of topics, unless a check is about that.
+REPLICAS = int(os.environ.get("REPLICAS", "1"))
 CODECS = ["none", "gzip", "snappy", "lz4", "zstd"]
 NAMES = Names("rdkafka")
 QUIET = {"bootstrap.servers": BOOTSTRAP, "log_level": 0}
@@ -86,7 +88,7 @@ def done(futures):
 
 def topic(what, partitions, config=None):
     name = NAMES.name(what)
-    done(ADMIN.create_topics([NewTopic(name, partitions, 1, config=config or {})]))
+    done(ADMIN.create_topics([NewTopic(name, partitions, REPLICAS, config=config or {})]))
     eventually(f"leaders of {name} answer", lambda: leaders_answer(name, partitions))
     return name
 
@@ -199,8 +201,8 @@ def topic_is_created_listed_and_described():
     equal(list(range(6)), [partition.id for partition in described.partitions], "partitions described")
     for partition in described.partitions:
         that(partition.leader is not None, f"leader of {partition.id}")
-        equal(1, len(partition.replicas), "replicas")
-        equal(1, len(partition.isr), "in-sync replicas")
+        equal(REPLICAS, len(partition.replicas), "replicas")
+        equal(REPLICAS, len(partition.isr), "in-sync replicas")
 
 
 def create(new):
