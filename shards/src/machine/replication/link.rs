@@ -126,7 +126,8 @@ pub struct Link {
     heard_at: MonotonicMicros,
     /// Moving average of the time from sending to acknowledgement.
     pub(in crate::machine) latency_micros: u64,
-    pub(in crate::machine) slow_since: Option<MonotonicMicros>,
+    /// Since when it seems to be slow where it was not, or the other way round.
+    pub(in crate::machine) turning_since: Option<MonotonicMicros>,
     pub(in crate::machine) is_slow: bool,
     is_signalled: bool,
 }
@@ -162,7 +163,7 @@ impl Link {
             sent_at: now,
             heard_at: now,
             latency_micros: 0,
-            slow_since: None,
+            turning_since: None,
             is_slow: false,
             is_signalled: false,
         }
@@ -180,7 +181,7 @@ impl Link {
             backoff_ms: self.backoff_ms,
             latency_micros: self.latency_micros,
             is_slow: self.is_slow,
-            slow_since: self.slow_since,
+            turning_since: self.turning_since,
             ..Self::new(self.heard_at, connection, self.node_id, self.shard)
         };
     }

@@ -63,7 +63,7 @@ pub struct PeerLimits {
     pub slow_factor: u64,
     /// Acknowledgements below are never slow; 0 turns the rule off.
     pub slow_ms_min: u64,
-    /// How long a peer is slow before it leaves in-sync sets.
+    /// How long a peer is slow before it leaves in-sync sets, and fast before it may come back.
     pub slow_after_ms: u64,
     /// Whether every acknowledgement is told of by [`PeerEffect::Acknowledged`].
     pub tells_acks: bool,

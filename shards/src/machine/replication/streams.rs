@@ -365,7 +365,7 @@ impl ShardMachine {
 }
 
 /// Slow is who takes several times as long as the fastest other peer, for a while. Who was slow has to be fast
-/// again, not just faster.
+/// again, not just faster, and for as long: else a slow disk would come and go.
 fn judge_slowness(now: MonotonicMicros, links: &mut [Link], limits: &super::PeerLimits) {
     if limits.slow_ms_min == 0 {
         return;
@@ -378,23 +378,18 @@ fn judge_slowness(now: MonotonicMicros, links: &mut [Link], limits: &super::Peer
     for link in links.iter_mut().filter(|link| link.is_up()) {
         let others = latencies.iter().filter(|(node_id, _)| *node_id != link.node_id);
         let Some(fastest) = others.map(|(_, latency)| *latency).min() else {
-            (link.is_slow, link.slow_since) = (false, None);
+            (link.is_slow, link.turning_since) = (false, None);
             continue;
         };
         let limit = (fastest * limits.slow_factor).max(limits.slow_ms_min * 1000);
-        let latency = link.latency_micros.max(
-            latencies
-                .iter()
-                .filter(|(id, _)| *id == link.node_id)
-                .map(|(_, l)| *l)
-                .max()
-                .unwrap_or(0),
-        );
-        if latency > limit {
-            let since = *link.slow_since.get_or_insert(now);
-            link.is_slow |= now.since(since) >= limits.slow_after_ms * 1000;
-        } else if latency * 2 <= limit || !link.is_slow {
-            (link.is_slow, link.slow_since) = (false, None);
+        let own = latencies.iter().filter(|(node_id, _)| *node_id == link.node_id);
+        let latency = own.map(|(_, latency)| *latency).chain([link.latency_micros]).max();
+        let latency = latency.unwrap_or_default();
+        let seems_slow = if link.is_slow { latency * 2 > limit } else { latency > limit };
+        if seems_slow == link.is_slow {
+            link.turning_since = None;
+        } else if now.since(*link.turning_since.get_or_insert(now)) >= limits.slow_after_ms * 1000 {
+            (link.is_slow, link.turning_since) = (seems_slow, None);
         }
     }
 }
