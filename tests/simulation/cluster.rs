@@ -8,6 +8,7 @@
 mod checks;
 mod clients;
 mod controller;
+mod events;
 mod faults;
 mod network;
 
@@ -22,6 +23,7 @@ use chronik_shards::store::sim_disk::SimDisk;
 
 use self::clients::Producer;
 use self::controller::Controller;
+pub use self::events::{Bug, Event};
 use self::network::Network;
 use super::model::{BatchId, Breach, Model};
 use super::node::{self, Known, Node, Pending, moment};
@@ -32,95 +34,6 @@ const STEPS: u64 = 4000;
 const PRODUCERS: usize = 5;
 /// Steps in which a cluster without faults has to come to rest.
 const SETTLE_STEPS: u64 = 60_000;
-
-/// Something that a seed set must not miss.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub enum Event {
-    Acked,
-    Duplicate,
-    TimedOut,
-    NotLeader,
-    NotEnoughReplicas,
-    NotEnoughReplicasAfterAppend,
-    DeposedLeaderAnswered,
-    RecordsDeleted,
-    Fetched,
-    FetchedFromFollower,
-    NotAvailableYet,
-    Killed,
-    PowerLost,
-    AllDown,
-    Started,
-    Frozen,
-    Cut,
-    OneWayCut,
-    ControllerCut,
-    Reset,
-    SlowDisk,
-    Fenced,
-    LeaderMoved,
-    IsrShrank,
-    IsrGrew,
-    IsrRefused,
-    Truncated,
-    BeganAnew,
-    SegmentsCut,
-    ReadForCatchUp,
-    OtherShardCount,
-    OpenWaited,
-}
-
-impl Event {
-    /// All but the rarest.
-    pub const ALL: &[Self] = &[
-        Self::Acked,
-        Self::Duplicate,
-        Self::TimedOut,
-        Self::NotLeader,
-        Self::NotEnoughReplicas,
-        Self::NotEnoughReplicasAfterAppend,
-        Self::RecordsDeleted,
-        Self::Fetched,
-        Self::FetchedFromFollower,
-        Self::NotAvailableYet,
-        Self::Killed,
-        Self::PowerLost,
-        Self::AllDown,
-        Self::Started,
-        Self::Frozen,
-        Self::Cut,
-        Self::OneWayCut,
-        Self::ControllerCut,
-        Self::Reset,
-        Self::SlowDisk,
-        Self::Fenced,
-        Self::LeaderMoved,
-        Self::IsrShrank,
-        Self::IsrGrew,
-        Self::IsrRefused,
-        Self::Truncated,
-        Self::BeganAnew,
-        Self::SegmentsCut,
-        Self::ReadForCatchUp,
-        Self::OtherShardCount,
-        Self::OpenWaited,
-    ];
-}
-
-/// A bug put in on purpose, to show that the checks see it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Bug {
-    /// A commit is reported written while it is not.
-    AckBeforeFlush,
-    /// A follower's acknowledgement counts before its flush.
-    FollowerAckBeforeFlush,
-    /// The high watermark follows the committed in-sync set, not the maximal one.
-    CommittedIsrOnly,
-    /// A follower goes on behind what it should have cut.
-    SkippedTruncation,
-    /// The controller elects replicas that are not in sync.
-    ElectionOutsideIsr,
-}
 
 /// What a run came to.
 #[derive(Debug)]
@@ -146,8 +59,8 @@ pub struct Seat {
     pub frozen_until: u64,
     /// Its disk does nothing until then.
     pub slow_until: u64,
-    /// How often it cut segments.
-    cuts: u64,
+    /// What its process did that is noted.
+    did: node::Counts,
 }
 
 pub struct World {
@@ -220,7 +133,7 @@ pub fn run(seed: u64, bug: Option<Bug>, has_trace: bool) -> Result<Outcome, Brea
                 broker_epoch: BrokerEpoch(0),
                 frozen_until: 0,
                 slow_until: 0,
-                cuts: 0,
+                did: node::Counts::default(),
             }
         })
         .collect();
@@ -379,7 +292,7 @@ impl World {
         self.seats[seat].incarnation += 1;
         self.seats[seat].frozen_until = 0;
         self.seats[seat].slow_until = 0;
-        self.seats[seat].cuts = 0;
+        self.seats[seat].did = node::Counts::default();
         let incarnation = self.seats[seat].incarnation;
         let broker_epoch =
             self.controller.register(node_id(seat), incarnation, shards, self.micros);

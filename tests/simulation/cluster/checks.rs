@@ -11,9 +11,14 @@ impl World {
         for shard in &node.shards {
             shard.machine.check_invariants();
         }
-        let cuts = node.cuts;
-        if std::mem::replace(&mut self.seats[seat].cuts, cuts) < cuts {
-            self.note(Event::SegmentsCut);
+        let did = node.did;
+        let before = std::mem::replace(&mut self.seats[seat].did, did);
+        for (event, before, now) in [
+            (Event::SegmentsCut, before.cuts, did.cuts),
+            (Event::LedRunInSegments, before.led_runs, did.led_runs),
+            (Event::FollowedRunInSegments, before.followed_runs, did.followed_runs),
+        ] {
+            (before..now).for_each(|_| self.note(event));
         }
         for key in self.keys() {
             let Some(node) = &self.seats[seat].node else { return Ok(()) };
