@@ -1,10 +1,11 @@
-//! Three nodes, simulated: the real machines, frames, stores and recoveries, on virtual time, a virtual network
+//! Four nodes, simulated: the real machines, frames, stores and recoveries, on virtual time, a virtual network
 //! and disks that lie. One seed is one exact run.
 //!
 //! Connections deliver in order or not at all: frames are late, directions are cut, connections are reset.
 //! The controller is an oracle: the real metadata image with its guards, applied in one order, told to each
 //! node late. It fences who is silent, elects from the in-sync set, and now and then moves a leader.
 
+mod admin;
 mod checks;
 mod clients;
 mod controller;
@@ -15,12 +16,13 @@ mod network;
 use std::collections::{BTreeMap, BTreeSet};
 
 use chronik_shards::machine::effect::Effect;
-use chronik_shards::machine::input::{PartitionConfig, Token};
+use chronik_shards::machine::input::Token;
 use chronik_shards::machine::replica::NodeIdentity;
 use chronik_shards::machine::replication::PeerLimits;
-use chronik_shards::model::{BrokerEpoch, LeaderEpoch, NodeId, Now, Offset, ReplicaKey};
+use chronik_shards::model::{BrokerEpoch, LeaderEpoch, NodeId, Now, Offset, ReplicaKey, TopicId};
 use chronik_shards::store::sim_disk::SimDisk;
 
+use self::admin::Topics;
 use self::clients::Producer;
 use self::controller::Controller;
 pub use self::events::{Bug, Event};
@@ -29,7 +31,8 @@ use super::model::{BatchId, Breach, Model};
 use super::node::{self, Known, Node, Pending, moment};
 use super::rng::Rng;
 
-pub const NODES: usize = 3;
+/// One more than a partition has replicas, so that they can move.
+pub const NODES: usize = 4;
 const STEPS: u64 = 4000;
 const PRODUCERS: usize = 5;
 /// Steps in which a cluster without faults has to come to rest.
@@ -69,7 +72,9 @@ pub struct World {
     controller: Controller,
     network: Network,
     model: Model,
-    config: PartitionConfig,
+    /// Of a thousand steps.
+    faults: u64,
+    topics: Topics,
     micros: u64,
     producers: Vec<Producer>,
     awaited: BTreeMap<(usize, usize, Token), usize>,
@@ -114,13 +119,7 @@ const PEERS: PeerLimits = PeerLimits {
 /// Runs a seed. An error is a broken promise.
 pub fn run(seed: u64, bug: Option<Bug>, has_trace: bool) -> Result<Outcome, Breach> {
     let mut rng = Rng::new(seed ^ 0x0c1a_57e2);
-    let config = PartitionConfig {
-        segment_bytes: 4000 + rng.below(60_000),
-        retention_ms: None,
-        retention_bytes: rng.one_in(3).then(|| 30_000 + rng.below(100_000)),
-        min_insync_replicas: 2,
-        ..PartitionConfig::default()
-    };
+    let faults = [4, 20][rng.place(2)];
     let seats = (0..NODES)
         .map(|_| {
             let disk = SimDisk::new();
@@ -143,7 +142,8 @@ pub fn run(seed: u64, bug: Option<Bug>, has_trace: bool) -> Result<Outcome, Brea
         controller: Controller::default(),
         network: Network::default(),
         model: Model::default(),
-        config,
+        faults,
+        topics: Topics::default(),
         micros: 1_000_000,
         producers: Vec::new(),
         awaited: BTreeMap::new(),
@@ -161,14 +161,11 @@ pub fn run(seed: u64, bug: Option<Bug>, has_trace: bool) -> Result<Outcome, Brea
     for seat in 0..NODES {
         world.start(seat)?;
     }
-    world.create_topic(1)?;
+    world.found();
     for _ in 0..PRODUCERS {
         world.add_producer();
     }
-    for step in 0..STEPS {
-        if step == STEPS / 4 {
-            world.create_topic(2)?;
-        }
+    for _ in 0..STEPS {
         world.step()?;
     }
     world.settle()?;
@@ -204,8 +201,10 @@ impl World {
             770..800 => self.fetch()?,
             800..810 => self.delete_records()?,
             810..875 => self.controller_step()?,
-            875..980 => self.pass_time()?,
-            _ => self.fault()?,
+            875..972 => self.pass_time()?,
+            972..980 => self.administer(),
+            place if place < 980 + self.faults => self.fault()?,
+            _ => self.produce()?,
         }
         Ok(())
     }
@@ -240,7 +239,10 @@ impl World {
     }
 
     fn pass_time(&mut self) -> Result<(), Breach> {
-        let scale = [100, 3000, 10_000, 60_000][self.rng.place(4)];
+        // Without faults nobody is to seem slow for want of a turn.
+        let scales =
+            if self.is_calm { [100, 500, 1000, 3000] } else { [100, 3000, 10_000, 60_000] };
+        let scale = scales[self.rng.place(4)];
         self.micros += 1 + self.rng.below(scale);
         self.tick()
     }
@@ -298,20 +300,12 @@ impl World {
             self.controller.register(node_id(seat), incarnation, shards, self.micros);
         self.seats[seat].broker_epoch = broker_epoch;
         self.trace(|| format!("node {} starts, {shards} shards, {broker_epoch:?}", seat + 1));
-        let known: BTreeMap<ReplicaKey, Known> = self
-            .controller
-            .view(seat)
-            .topics()
-            .flat_map(|topic| topic.replicas().map(|(key, _)| key).collect::<Vec<_>>())
-            .map(|key| {
-                let known =
-                    Known { topic_name: node::topic_name(key), config: self.config.clone() };
-                (key, known)
-            })
-            .collect();
+        let view = self.controller.view(seat);
+        let known: BTreeMap<ReplicaKey, Known> = admin::replicas_on(view, node_id(seat));
+        let deleted: BTreeSet<TopicId> = view.deleted_topics().collect();
         let now = self.now();
         let disk = self.seats[seat].disk.clone();
-        let recovered = Node::recovered(&disk, shards, &known, &BTreeSet::new(), now);
+        let recovered = Node::recovered(&disk, shards, &known, &deleted, now);
         let (mut started, partitions) =
             recovered.map_err(|error| format!("node {} does not start: {error}", seat + 1))?;
         for found in &partitions {

@@ -494,9 +494,9 @@ impl Node {
     }
 }
 
-/// Every topic has one name, out of its id.
+/// Every topic has one name, out of its id; others may have had the same.
 pub fn topic_name(key: ReplicaKey) -> String {
-    format!("topic-{}", key.topic_id.0[0])
+    format!("topic-{}", key.topic_id.0[1])
 }
 
 /// What WAL files hold, a line a commit; for traces.

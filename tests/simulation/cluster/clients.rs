@@ -35,6 +35,11 @@ pub struct Producer {
 
 impl World {
     pub(super) fn add_producer(&mut self) {
+        let producer = self.new_producer();
+        self.producers.push(producer);
+    }
+
+    fn new_producer(&mut self) -> Producer {
         let keys = self.keys();
         let key = keys[self.rng.place(keys.len())];
         let id = if self.rng.one_in(4) {
@@ -43,14 +48,7 @@ impl World {
             self.next_producer += 1;
             ProducerId(self.next_producer)
         };
-        self.producers.push(Producer {
-            key,
-            id,
-            next_sequence: 0,
-            unacked: None,
-            waits_for: None,
-            last: None,
-        });
+        Producer { key, id, next_sequence: 0, unacked: None, waits_for: None, last: None }
     }
 
     pub(super) fn keys(&self) -> Vec<ReplicaKey> {
@@ -71,12 +69,18 @@ impl World {
             self.add_producer();
         }
         let index = self.rng.place(self.producers.len());
+        let producer = &self.producers[index];
+        let is_over = !self.exists(producer.key) && producer.waits_for.is_none();
+        // For a while it goes on to ask for what was deleted.
+        if is_over && self.rng.one_in(4) {
+            self.producers[index] = self.new_producer();
+        }
         self.send_of(index)
     }
 
     /// Once there are no faults every batch of an idempotent producer gets through.
     pub(super) fn retry_unacked(&mut self) -> Result<(), Breach> {
-        let waits = |producer: &Producer| producer.unacked.is_some();
+        let waits = |producer: &Producer| producer.unacked.is_some() && self.exists(producer.key);
         let indexes: Vec<usize> =
             (0..self.producers.len()).filter(|index| waits(&self.producers[*index])).collect();
         if indexes.is_empty() {
@@ -87,7 +91,8 @@ impl World {
     }
 
     pub(super) fn has_unacked(&self) -> bool {
-        self.producers.iter().any(|producer| producer.unacked.is_some())
+        let waits = |producer: &Producer| producer.unacked.is_some() && self.exists(producer.key);
+        self.producers.iter().any(waits)
     }
 
     fn send_of(&mut self, index: usize) -> Result<(), Breach> {
@@ -166,6 +171,10 @@ impl World {
         let Some(Waiting { id, acks, repeats }) = producer.waits_for.take() else {
             return Err(format!("{key}: an answer that nobody waits for"));
         };
+        if self.controller.image().partition(key).is_none() {
+            // It was deleted meanwhile: whatever became of the batch.
+            return Ok(());
+        }
         match &outcomes[0].result {
             // A leader alone may lose it with its leadership.
             Ok(_) if acks == Acks::Leader => {}

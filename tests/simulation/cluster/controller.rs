@@ -1,16 +1,15 @@
 //! The controller as an oracle: the real metadata image, one order of commands, told to each node late.
 
 use chronik_shards::format::metadata_command::{
-    BrokerIncarnation, ChangePartition, ConfigEntry, CreateTopic, ElectLeaders, Election,
-    IsrMember, LedPartition, MetadataCommand, RegisterBroker,
+    BrokerIncarnation, ChangePartition, ElectLeaders, Election, IsrMember, LedPartition,
+    MetadataCommand, RegisterBroker,
 };
 use chronik_shards::machine::effect::RecoveredPartition;
 use chronik_shards::machine::input::PartitionSpec;
 use chronik_shards::machine::metadata::{
-    ApplyOutcome, MetadataChange, MetadataImage, Rejection, assign,
+    ApplyOutcome, MetadataChange, MetadataImage, Rejection, Topic,
 };
 use chronik_shards::machine::replica::{ReplicaAssignment, ReplicaNode};
-use chronik_shards::model::TopicId;
 
 use super::*;
 
@@ -66,15 +65,20 @@ impl Controller {
         self.is_cut[seat] = is_cut;
     }
 
-    pub fn is_quiet(&self) -> bool {
-        let told = |view: &MetadataImage| view.applied() == self.image.applied();
-        self.proposals.is_empty()
-            && self.refused.is_empty()
-            && self.views.iter().all(told)
-            && self.image.brokers().all(|(_, broker)| !broker.fenced)
+    /// What it still has to do; nothing when that is empty.
+    pub fn unrest(&self) -> String {
+        let told: Vec<u64> = self.views.iter().map(MetadataImage::applied).collect();
+        let fenced: Vec<NodeId> =
+            self.image.brokers().filter(|(_, it)| it.fenced).map(|(node, _)| node).collect();
+        let is_told = told.iter().all(|told| *told == self.image.applied());
+        if is_told && fenced.is_empty() && self.proposals.is_empty() && self.refused.is_empty() {
+            return String::new();
+        }
+        let (proposals, refused, applied) = (&self.proposals, &self.refused, self.image.applied());
+        format!("{proposals:?}, {refused:?}, fenced {fenced:?}, told {told:?} of {applied}")
     }
 
-    fn apply(&mut self, command: MetadataCommand) -> Result<ApplyOutcome, Rejection> {
+    pub(super) fn apply(&mut self, command: MetadataCommand) -> Result<ApplyOutcome, Rejection> {
         let index = self.log.len() as u64 + 1;
         let applied = self.image.apply(index, &command);
         self.log.push(command);
@@ -170,7 +174,7 @@ impl Controller {
         }
     }
 
-    fn unfence(&mut self, seat: usize) {
+    pub(super) fn unfence(&mut self, seat: usize) {
         if let Some(incarnation) = self.incarnation(seat) {
             let unfenced = self.apply(MetadataCommand::UnfenceBroker(incarnation));
             unfenced.expect("it is the current incarnation");
@@ -203,35 +207,6 @@ impl Controller {
 }
 
 impl World {
-    /// A topic with two partitions on all nodes.
-    pub(super) fn create_topic(&mut self, id: u8) -> Result<(), Breach> {
-        let topic_id = TopicId([id; 16]);
-        // A topic is refused while nobody could lead it.
-        if (0..NODES).all(|seat| self.controller.is_fenced(seat)) {
-            for seat in 0..NODES {
-                self.controller.unfence(seat);
-            }
-        }
-        let brokers = self.controller.image.broker_ids();
-        let create = CreateTopic {
-            name: format!("topic-{id}"),
-            topic_id,
-            partitions: assign(usize::from(id), 2, NODES, &brokers).expect("there are as many"),
-            // As the partitions have it: who is eligible depends on it.
-            configs: vec![ConfigEntry {
-                name: "min.insync.replicas".to_owned(),
-                value: self.config.min_insync_replicas.to_string(),
-            }],
-        };
-        let outcome = self.controller.apply(MetadataCommand::CreateTopic(create));
-        outcome.map_err(|rejection| format!("a new topic: {rejection}"))?;
-        for key in self.controller.keys() {
-            self.model.open(key);
-        }
-        self.trace(|| format!("topic {id}"));
-        Ok(())
-    }
-
     /// Something reaches the controller, or a node hears of it.
     pub(super) fn controller_step(&mut self) -> Result<(), Breach> {
         match self.rng.below(10) {
@@ -251,28 +226,74 @@ impl World {
         let Some(changes) = self.controller.next_changes(seat) else { return Ok(()) };
         self.trace(|| format!("node {} hears of {changes:?}", seat + 1));
         for change in changes {
-            let keys: Vec<ReplicaKey> = match change {
-                MetadataChange::PartitionChanged { key } => vec![key],
-                MetadataChange::TopicCreated { topic_id } => {
-                    let topic = self.controller.views[seat].topic(topic_id).expect("it is new");
-                    topic.replicas().map(|(key, _)| key).collect()
-                }
-                MetadataChange::BrokerRegistered { .. } | MetadataChange::BrokerChanged { .. } => {
-                    let topics = self.controller.views[seat].topics();
-                    topics.flat_map(|topic| topic.replicas().map(|(key, _)| key)).collect()
-                }
-                MetadataChange::TopicDeleted { .. }
-                | MetadataChange::BrokerUnregistered { .. }
-                | MetadataChange::ClusterFounded
-                | MetadataChange::ClusterConfigChanged
-                | MetadataChange::PartitionsCreated { .. }
-                | MetadataChange::TopicConfigChanged { .. } => Vec::new(),
-            };
-            for key in keys {
-                self.assign(seat, key, None)?;
-            }
+            self.follow(seat, change)?;
         }
         Ok(())
+    }
+
+    /// Brings a node's partitions in line with a change of the metadata, as its front does.
+    fn follow(&mut self, seat: usize, change: MetadataChange) -> Result<(), Breach> {
+        let view = &self.controller.views[seat];
+        let of_topic = |topic_id| {
+            let topic = view.topic(topic_id).expect("the change names its topic");
+            topic.replicas().map(|(key, _)| key).collect::<Vec<_>>()
+        };
+        let keys: Vec<ReplicaKey> = match change {
+            MetadataChange::PartitionChanged { key } => vec![key],
+            MetadataChange::TopicCreated { topic_id } => of_topic(topic_id),
+            MetadataChange::PartitionsCreated { topic_id, first } => {
+                of_topic(topic_id).into_iter().filter(|key| key.partition >= first).collect()
+            }
+            MetadataChange::BrokerRegistered { node_id } => {
+                let all = view.topics().flat_map(Topic::replicas);
+                all.filter(|(_, found)| found.replicas.contains(&node_id))
+                    .map(|(key, _)| key)
+                    .collect()
+            }
+            MetadataChange::TopicConfigChanged { topic_id } => {
+                return self.configure(seat, topic_id);
+            }
+            MetadataChange::TopicDeleted { topic } => {
+                for (key, _) in topic.replicas() {
+                    self.close(seat, key)?;
+                }
+                return Ok(());
+            }
+            MetadataChange::BrokerChanged { .. }
+            | MetadataChange::BrokerUnregistered { .. }
+            | MetadataChange::ClusterFounded
+            | MetadataChange::ClusterConfigChanged => return Ok(()),
+        };
+        for key in keys {
+            self.assign(seat, key, None)?;
+        }
+        Ok(())
+    }
+
+    fn configure(&mut self, seat: usize, topic_id: TopicId) -> Result<(), Breach> {
+        let topic = self.controller.views[seat].topic(topic_id).expect("it is known").clone();
+        let (now, mut effects) = (self.now(), Vec::new());
+        for (key, partition) in topic.replicas() {
+            let config = admin::config(&topic, partition.replicas.len());
+            let node = self.seats[seat].node.as_mut().expect("it runs");
+            let owner = node.owner(key);
+            node.act(now, owner, &mut effects, |machine, out| {
+                machine.configure_partition(key, config, out);
+            });
+        }
+        self.take(seat, effects)
+    }
+
+    fn close(&mut self, seat: usize, key: ReplicaKey) -> Result<(), Breach> {
+        let (now, mut effects) = (self.now(), Vec::new());
+        let node = self.seats[seat].node.as_mut().expect("it runs");
+        let owner = node.owner(key);
+        if node.shards[owner].machine.info(key).is_some() {
+            node.act(now, owner, &mut effects, |machine, out| {
+                machine.close_partition(now, key, out);
+            });
+        }
+        self.take(seat, effects)
     }
 
     /// Tells the shard that owns it what the node knows of a partition.
@@ -283,7 +304,14 @@ impl World {
         recovered: Option<RecoveredPartition>,
     ) -> Result<(), Breach> {
         let view = &self.controller.views[seat];
-        let partition = view.partition(key).expect("the view has it");
+        let topic = view.topic(key.topic_id).expect("the view has it");
+        let partition = topic.partition(key.partition).expect("the view has it");
+        if !partition.replicas.contains(&node_id(seat)) {
+            if self.holds(seat, key) {
+                self.note(Event::ReplicaLeft);
+            }
+            return self.close(seat, key);
+        }
         let replica = |node_id: &NodeId| {
             let broker = view.broker(*node_id).expect("a replica is registered");
             ReplicaNode {
@@ -295,9 +323,9 @@ impl World {
         let assignment = ReplicaAssignment {
             spec: PartitionSpec {
                 key,
-                topic_name: node::topic_name(key),
+                topic_name: topic.name.clone(),
                 leader_epoch: partition.leader_epoch,
-                config: self.config.clone(),
+                config: admin::config(topic, partition.replicas.len()),
             },
             metadata_index: view.applied(),
             partition_epoch: partition.partition_epoch,
@@ -312,6 +340,12 @@ impl World {
             machine.assign_replica(now, &assignment, recovered, out);
         });
         self.take(seat, effects)
+    }
+
+    /// Whether a node has a replica open.
+    pub(super) fn holds(&self, seat: usize, key: ReplicaKey) -> bool {
+        let node = self.seats[seat].node.as_ref();
+        node.is_some_and(|node| node.shards[node.owner(key)].machine.info(key).is_some())
     }
 
     pub(super) fn propose(&mut self, seat: usize, shard: usize, change: ChangePartition) {

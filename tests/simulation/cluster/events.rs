@@ -37,6 +37,14 @@ pub enum Event {
     ReadForCatchUp,
     OtherShardCount,
     OpenWaited,
+    TopicDeleted,
+    TopicCreatedAgain,
+    PartitionsCreated,
+    RetentionChanged,
+    MinInsyncReplicasChanged,
+    Reassigned,
+    ReassignmentTakenBack,
+    ReplicaLeft,
 }
 
 impl Event {
@@ -75,6 +83,14 @@ impl Event {
         Self::ReadForCatchUp,
         Self::OtherShardCount,
         Self::OpenWaited,
+        Self::TopicDeleted,
+        Self::TopicCreatedAgain,
+        Self::PartitionsCreated,
+        Self::RetentionChanged,
+        Self::MinInsyncReplicasChanged,
+        Self::Reassigned,
+        Self::ReassignmentTakenBack,
+        Self::ReplicaLeft,
     ];
 }
 

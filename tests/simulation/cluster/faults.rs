@@ -24,8 +24,8 @@ impl World {
 
     fn go_down(&mut self, loses_power: bool) -> Result<(), Breach> {
         let up: Vec<usize> = (0..NODES).filter(|seat| self.seats[*seat].node.is_some()).collect();
-        // Two nodes are enough to go on with; one down at a time most of the time.
-        if up.len() < 2 || (up.len() == 2 && !self.rng.one_in(3)) {
+        // One node down at a time most of the time.
+        if up.len() < 2 || (up.len() < NODES && !self.rng.one_in(3)) {
             return Ok(());
         }
         let seat = up[self.rng.place(up.len())];
