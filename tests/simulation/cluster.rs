@@ -9,6 +9,7 @@ mod admin;
 mod checks;
 mod clients;
 mod controller;
+mod disks;
 mod events;
 mod faults;
 mod network;
@@ -62,6 +63,18 @@ pub struct Seat {
     pub frozen_until: u64,
     /// Its disk does nothing until then.
     pub slow_until: u64,
+    /// Its disk has a quota.
+    is_full: bool,
+    /// The next sync ends its process.
+    fails_syncs: bool,
+    /// A bit of its WAL is another one.
+    is_rotten: bool,
+    /// Its disk is an empty one, and the controller knows it with the former.
+    is_replaced: bool,
+    /// Which data directory it is on.
+    directory: u8,
+    /// How far its wall clock is off.
+    wall_ahead_ms: i64,
     /// What its process did that is noted.
     did: node::Counts,
 }
@@ -132,6 +145,12 @@ pub fn run(seed: u64, bug: Option<Bug>, has_trace: bool) -> Result<Outcome, Brea
                 broker_epoch: BrokerEpoch(0),
                 frozen_until: 0,
                 slow_until: 0,
+                is_full: false,
+                fails_syncs: false,
+                is_rotten: false,
+                is_replaced: false,
+                directory: 0,
+                wall_ahead_ms: 0,
                 did: node::Counts::default(),
             }
         })
@@ -158,9 +177,7 @@ pub fn run(seed: u64, bug: Option<Bug>, has_trace: bool) -> Result<Outcome, Brea
         has_trace,
         is_calm: false,
     };
-    for seat in 0..NODES {
-        world.start(seat)?;
-    }
+    world.start_all()?;
     world.found();
     for _ in 0..PRODUCERS {
         world.add_producer();
@@ -174,8 +191,11 @@ pub fn run(seed: u64, bug: Option<Bug>, has_trace: bool) -> Result<Outcome, Brea
 }
 
 impl World {
-    fn now(&self) -> Now {
-        moment(self.micros)
+    /// The time as a node has it.
+    fn now(&self, seat: usize) -> Now {
+        let mut now = moment(self.micros);
+        now.wall.0 += self.seats[seat].wall_ahead_ms;
+        now
     }
 
     fn note(&mut self, event: Event) {
@@ -230,12 +250,18 @@ impl World {
             return Ok(());
         }
         let (seat, pending) = pending[self.rng.place(pending.len())];
+        self.perform(seat, pending)
+    }
+
+    fn perform(&mut self, seat: usize, pending: Pending) -> Result<(), Breach> {
         self.trace(|| format!("node {} {pending:?}", seat + 1));
-        let (now, mut effects) = (self.now(), Vec::new());
+        let (now, mut effects) = (self.now(seat), Vec::new());
         let node = self.seats[seat].node.as_mut().expect("it runs");
-        let performed = node.perform(now, pending, &mut effects);
-        performed.map_err(|error| format!("node {} {pending:?}: {error}", seat + 1))?;
-        self.take(seat, effects)
+        match node.perform(now, pending, &mut effects) {
+            Ok(()) => self.take(seat, effects),
+            Err(_) if self.ends_by_failed_sync(seat) => Ok(()),
+            Err(error) => Err(format!("node {} {pending:?}: {error}", seat + 1)),
+        }
     }
 
     fn pass_time(&mut self) -> Result<(), Breach> {
@@ -248,8 +274,8 @@ impl World {
     }
 
     fn tick(&mut self) -> Result<(), Breach> {
-        let now = self.now();
         for seat in self.running() {
+            let now = self.now(seat);
             let mut effects = Vec::new();
             let node = self.seats[seat].node.as_mut().expect("it runs");
             for shard in 0..node.shards.len() {
@@ -281,8 +307,12 @@ impl World {
         self.check_node(seat)
     }
 
-    /// Starts a node: it registers, recovers, and is told what it has.
+    /// Starts a node, unless it is refused: it registers, recovers, and is told what it has.
     fn start(&mut self, seat: usize) -> Result<(), Breach> {
+        if self.seats[seat].is_replaced {
+            self.note(Event::Refused);
+            return Ok(());
+        }
         let shards = match self.rng.one_in(4) && self.seats[seat].incarnation > 0 {
             true => 1 + self.rng.below(3) as u16,
             false => self.seats[seat].shards,
@@ -296,18 +326,27 @@ impl World {
         self.seats[seat].slow_until = 0;
         self.seats[seat].did = node::Counts::default();
         let incarnation = self.seats[seat].incarnation;
-        let broker_epoch =
-            self.controller.register(node_id(seat), incarnation, shards, self.micros);
+        let process =
+            controller::Process { incarnation, shards, directory: self.seats[seat].directory };
+        let broker_epoch = self.controller.register(node_id(seat), process, self.micros);
         self.seats[seat].broker_epoch = broker_epoch;
         self.trace(|| format!("node {} starts, {shards} shards, {broker_epoch:?}", seat + 1));
         let view = self.controller.view(seat);
         let known: BTreeMap<ReplicaKey, Known> = admin::replicas_on(view, node_id(seat));
         let deleted: BTreeSet<TopicId> = view.deleted_topics().collect();
-        let now = self.now();
+        let now = self.now(seat);
         let disk = self.seats[seat].disk.clone();
-        let recovered = Node::recovered(&disk, shards, &known, &deleted, now);
-        let (mut started, partitions) =
-            recovered.map_err(|error| format!("node {} does not start: {error}", seat + 1))?;
+        // A machine that stays full does not start; somebody makes room.
+        disk.set_quota(None);
+        self.seats[seat].is_full = false;
+        let (mut started, partitions) = match Node::recovered(&disk, shards, &known, &deleted, now)
+        {
+            Ok(recovered) => recovered,
+            Err(error) => return self.did_not_start(seat, &error),
+        };
+        if std::mem::take(&mut self.seats[seat].is_rotten) {
+            self.note(Event::DamageHarmless);
+        }
         for found in &partitions {
             self.trace(|| format!("node {} recovers {:?}", seat + 1, found.state));
         }
@@ -325,6 +364,15 @@ impl World {
         Ok(())
     }
 
+    fn start_all(&mut self) -> Result<(), Breach> {
+        for seat in 0..NODES {
+            if self.seats[seat].node.is_none() {
+                self.start(seat)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Lets a cluster without faults come to rest: everyone in sync, every batch acknowledged.
     fn settle(&mut self) -> Result<(), Breach> {
         self.trace(|| "calm".to_owned());
@@ -334,11 +382,17 @@ impl World {
         for seat in 0..NODES {
             self.seats[seat].frozen_until = 0;
             self.seats[seat].slow_until = 0;
-            if self.seats[seat].node.is_none() {
-                self.start(seat)?;
-            }
+            self.seats[seat].wall_ahead_ms = 0;
+            self.seats[seat].is_full = false;
+            self.seats[seat].fails_syncs = false;
+            self.seats[seat].disk.set_quota(None);
+            self.seats[seat].disk.fail_syncs(false);
         }
         for step in 0..SETTLE_STEPS {
+            if step % 64 == 0 {
+                self.give_up_replaced();
+                self.start_all()?;
+            }
             match self.rng.below(100) {
                 0..35 => self.perform_one()?,
                 35..70 => self.deliver_one()?,

@@ -23,6 +23,8 @@ const PARTITIONS_MAX: usize = 4;
 pub struct Topics {
     /// One for each topic that there ever was.
     serial: u8,
+    /// What moved last.
+    moved: Option<ReplicaKey>,
 }
 
 /// A topic's configuration as its partitions have it; as on a node, no more replicas have to be in sync than
@@ -188,7 +190,11 @@ impl World {
     /// Replicas move to other nodes, whether those are there or not; now and then back again.
     fn reassign(&mut self) {
         let keys = self.keys();
-        let key = keys[self.rng.place(keys.len())];
+        let place = self.rng.place(keys.len());
+        // Often the same again, so that a replica comes back to where it has just left.
+        let again = self.topics.moved.filter(|key| self.exists(*key));
+        let key = again.filter(|_| self.rng.one_in(2)).unwrap_or(keys[place]);
+        self.topics.moved = Some(key);
         let mut nodes = self.controller.image().broker_ids();
         while nodes.len() > REPLICAS {
             let place = self.rng.place(nodes.len());

@@ -7,7 +7,7 @@ use chronik_shards::machine::input::{
     FetchError, ProduceError, ProduceInput, ProduceOutcome, ProducePartition,
 };
 use chronik_shards::machine::metadata::MetadataImage;
-use chronik_shards::model::{Acks, ProducerEpoch, ProducerId, TimestampMs};
+use chronik_shards::model::{Acks, ProducerEpoch, ProducerId};
 
 use super::*;
 use crate::run::seen;
@@ -117,7 +117,7 @@ impl World {
         };
         self.trace(|| format!("produce {key} batch {id} to node {} {acks:?}", seat + 1));
         self.next_token += 1;
-        let (token, now) = (Token(self.next_token), self.now());
+        let (token, now) = (Token(self.next_token), self.now(seat));
         let deadline = now.monotonic.plus_millis(20 + self.rng.below(800));
         let partitions = [ProducePartition { key, batch }].into();
         let input = ProduceInput { token, acks, deadline, partitions };
@@ -149,7 +149,7 @@ impl World {
         for _ in 0..count {
             let mut value = vec![0; 8 + bytes / count as usize];
             value[..8].copy_from_slice(&id.to_be_bytes());
-            let time = TimestampMs(self.now().wall.0);
+            let time = moment(self.micros).wall;
             builder = builder.record(time, None, Some(&value));
         }
         let batch = builder.build();
@@ -196,6 +196,8 @@ impl World {
             Err(ProduceError::TimedOut) => self.note(Event::TimedOut),
             Err(ProduceError::NotLeader { .. }) => self.note(Event::NotLeader),
             Err(ProduceError::UnknownPartition(_) | ProduceError::StorageFull) => {}
+            // By its own clock it is from the past or the future.
+            Err(ProduceError::TimestampOutOfWindow { .. }) => self.note(Event::OutOfWindow),
             // A deposed leader that has not heard of it does not know what came later.
             Err(ProduceError::OutOfOrderSequence { .. }) if self.is_deposed(seat, key) => {
                 self.note(Event::DeposedLeaderAnswered);
@@ -238,7 +240,7 @@ impl World {
         let before = info.log_start_offset.plus(wanted as i64);
         self.trace(|| format!("delete {key} before {before} on node {}", seat + 1));
         self.next_token += 1;
-        let (token, now, mut effects) = (Token(self.next_token), self.now(), Vec::new());
+        let (token, now, mut effects) = (Token(self.next_token), self.now(seat), Vec::new());
         let node = self.seats[seat].node.as_mut().expect("it runs");
         let asked = node.act(now, owner, &mut effects, |machine, out| {
             machine.delete_records(now, token, key, Some(before), out)

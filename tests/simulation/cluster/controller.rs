@@ -35,6 +35,14 @@ struct Refused {
     partition_epoch: i32,
 }
 
+/// What a process says of itself.
+#[derive(Clone, Copy, Debug)]
+pub struct Process {
+    pub incarnation: u64,
+    pub shards: u16,
+    pub directory: u8,
+}
+
 /// All that the control plane knows.
 #[derive(Default)]
 pub struct Controller {
@@ -87,13 +95,8 @@ impl Controller {
     }
 
     /// A node is here, in a new incarnation: it gets everything up to its own registration at once.
-    pub fn register(
-        &mut self,
-        node_id: NodeId,
-        incarnation: u64,
-        shards: u16,
-        micros: u64,
-    ) -> BrokerEpoch {
+    pub fn register(&mut self, node_id: NodeId, process: Process, micros: u64) -> BrokerEpoch {
+        let Process { incarnation, shards, directory } = process;
         let mut id = [0; 16];
         id[..8].copy_from_slice(&incarnation.to_be_bytes());
         id[8..12].copy_from_slice(&node_id.0.to_be_bytes());
@@ -103,7 +106,7 @@ impl Controller {
             shards,
             host: "sim".to_owned(),
             port: 1,
-            directory_id: [node_id.0 as u8; 16],
+            directory_id: [1 + directory; 16],
             rack: None,
             control: None,
             replication: None,
@@ -272,7 +275,7 @@ impl World {
 
     fn configure(&mut self, seat: usize, topic_id: TopicId) -> Result<(), Breach> {
         let topic = self.controller.views[seat].topic(topic_id).expect("it is known").clone();
-        let (now, mut effects) = (self.now(), Vec::new());
+        let (now, mut effects) = (self.now(seat), Vec::new());
         for (key, partition) in topic.replicas() {
             let config = admin::config(&topic, partition.replicas.len());
             let node = self.seats[seat].node.as_mut().expect("it runs");
@@ -285,7 +288,7 @@ impl World {
     }
 
     fn close(&mut self, seat: usize, key: ReplicaKey) -> Result<(), Breach> {
-        let (now, mut effects) = (self.now(), Vec::new());
+        let (now, mut effects) = (self.now(seat), Vec::new());
         let node = self.seats[seat].node.as_mut().expect("it runs");
         let owner = node.owner(key);
         if node.shards[owner].machine.info(key).is_some() {
@@ -333,7 +336,7 @@ impl World {
             replicas: partition.replicas.iter().map(replica).collect(),
             isr: partition.isr.clone(),
         };
-        let (now, mut effects) = (self.now(), Vec::new());
+        let (now, mut effects) = (self.now(seat), Vec::new());
         let node = self.seats[seat].node.as_mut().expect("it runs");
         let owner = node.owner(key);
         node.act(now, owner, &mut effects, |machine, out| {
@@ -391,7 +394,7 @@ impl World {
             }
             return Ok(());
         }
-        let (now, mut effects) = (self.now(), Vec::new());
+        let (now, mut effects) = (self.now(seat), Vec::new());
         let node = self.seats[seat].node.as_mut().expect("it runs");
         node.act(now, shard, &mut effects, |machine, out| {
             machine.isr_change_refused(now, key, partition_epoch, out);
@@ -424,8 +427,9 @@ impl World {
         for seat in 0..NODES {
             if self.runs(seat) && !self.controller.is_cut[seat] {
                 self.controller.heard_at[seat] = self.micros;
-                let is_told =
-                    self.controller.views[seat].applied() == self.controller.image.applied();
+                // An epoch is the log index of the registration.
+                let registered = self.seats[seat].broker_epoch.get() as u64;
+                let is_told = self.controller.views[seat].applied() >= registered;
                 if self.controller.is_fenced(seat) && is_told {
                     self.controller.unfence(seat);
                     self.trace(|| format!("node {} is unfenced", seat + 1));

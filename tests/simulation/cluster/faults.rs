@@ -16,7 +16,12 @@ impl World {
             58..64 => self.slow_disk(),
             64..72 => self.cut(),
             72..80 => self.mend(),
-            80..86 => self.cut_controller(),
+            80..85 => self.cut_controller(),
+            85..88 => self.fill_disk(),
+            88..90 => self.fail_sync(),
+            90..92 => self.set_clock(),
+            92..94 => self.rot()?,
+            94 => self.wipe(),
             _ => self.reset_one(),
         }
         Ok(())
@@ -33,9 +38,11 @@ impl World {
         Ok(())
     }
 
-    fn stop(&mut self, seat: usize, loses_power: bool) {
+    pub(super) fn stop(&mut self, seat: usize, loses_power: bool) {
         let seed = self.rng.next();
         self.seats[seat].node = None;
+        self.seats[seat].fails_syncs = false;
+        self.seats[seat].disk.fail_syncs(false);
         if loses_power {
             self.trace(|| format!("node {} loses power", seat + 1));
             self.seats[seat].disk.crash(seed);
@@ -56,11 +63,12 @@ impl World {
                 self.stop(seat, loses_power);
             }
         }
-        self.note(Event::AllDown);
+        self.note(if loses_power { Event::AllLostPower } else { Event::AllKilled });
         Ok(())
     }
 
     fn come_back(&mut self) -> Result<(), Breach> {
+        self.give_up_replaced();
         for seat in 0..NODES {
             if self.seats[seat].node.is_none() && self.rng.one_in(2) {
                 // Registering takes the controller.
@@ -127,8 +135,8 @@ impl World {
     fn misbehave(&mut self) -> Result<(), Breach> {
         match self.bug {
             Some(Bug::AckBeforeFlush) => {
-                let now = self.now();
                 for seat in self.running() {
+                    let now = self.now(seat);
                     let mut effects = Vec::new();
                     let node = self.seats[seat].node.as_mut().expect("it runs");
                     for shard in 0..node.shards.len() {
