@@ -67,8 +67,8 @@ pub struct Seat {
     is_full: bool,
     /// The next sync ends its process.
     fails_syncs: bool,
-    /// A bit of its WAL is another one.
-    is_rotten: bool,
+    /// Its disk before a bit of it flipped.
+    backup: Option<SimDisk>,
     /// Its disk is an empty one, and the controller knows it with the former.
     is_replaced: bool,
     /// Which data directory it is on.
@@ -147,7 +147,7 @@ pub fn run(seed: u64, bug: Option<Bug>, has_trace: bool) -> Result<Outcome, Brea
                 slow_until: 0,
                 is_full: false,
                 fails_syncs: false,
-                is_rotten: false,
+                backup: None,
                 is_replaced: false,
                 directory: 0,
                 wall_ahead_ms: 0,
@@ -344,7 +344,7 @@ impl World {
             Ok(recovered) => recovered,
             Err(error) => return self.did_not_start(seat, &error),
         };
-        if std::mem::take(&mut self.seats[seat].is_rotten) {
+        if self.seats[seat].backup.take().is_some() {
             self.note(Event::DamageHarmless);
         }
         for found in &partitions {

@@ -82,8 +82,16 @@ impl Controller {
         if is_told && fenced.is_empty() && self.proposals.is_empty() && self.refused.is_empty() {
             return String::new();
         }
+        let moving: Vec<_> = self
+            .image
+            .topics()
+            .flat_map(|topic| topic.replicas())
+            .filter(|(_, found)| found.isr.len() < found.replicas.len())
+            .collect();
         let (proposals, refused, applied) = (&self.proposals, &self.refused, self.image.applied());
-        format!("{proposals:?}, {refused:?}, fenced {fenced:?}, told {told:?} of {applied}")
+        format!(
+            "{proposals:?}, {refused:?}, fenced {fenced:?}, told {told:?} of {applied}, {moving:?}"
+        )
     }
 
     pub(super) fn apply(&mut self, command: MetadataCommand) -> Result<ApplyOutcome, Rejection> {
@@ -170,7 +178,7 @@ impl Controller {
     }
 
     /// Others lead what a silent node led.
-    fn fence(&mut self, seat: usize) {
+    pub(super) fn fence(&mut self, seat: usize) {
         if let Some(incarnation) = self.incarnation(seat) {
             let fenced = self.apply(MetadataCommand::FenceBroker(incarnation));
             fenced.expect("it is the current incarnation");

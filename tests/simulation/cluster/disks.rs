@@ -47,7 +47,8 @@ impl World {
     /// The wall clock of a node is set, the monotonic one goes on as ever.
     pub(super) fn set_clock(&mut self) {
         let seat = self.rng.place(NODES);
-        let minutes = [-1500, -61, -1, 1, 61, 1500][self.rng.place(6)];
+        // Together below the day after which a producer is forgotten.
+        let minutes = [-600, -61, -1, 1, 61, 600][self.rng.place(6)];
         self.seats[seat].wall_ahead_ms = minutes * MINUTE_MS;
         self.trace(|| format!("the clock of node {} jumps by {minutes} min", seat + 1));
         self.note(Event::ClockJumped);
@@ -94,8 +95,8 @@ impl World {
         let path = path.clone();
         let (position, bit) = (self.rng.below(used), self.rng.below(8) as u32);
         self.trace(|| format!("bit {bit} of {} at {position} flips", path.display()));
+        self.seats[seat].backup = Some(self.seats[seat].disk.fork());
         self.seats[seat].disk.flip_bit(&path, position, bit);
-        self.seats[seat].is_rotten = true;
         Ok(())
     }
 
@@ -108,20 +109,24 @@ impl World {
         Ok(())
     }
 
-    /// A recovery that refuses is what rot has to come to: the node gets another disk.
+    /// A recovery that refuses is what rot has to come to: the node gets another disk, or a copy.
     pub(super) fn did_not_start(
         &mut self,
         seat: usize,
         error: &RecoveryError,
     ) -> Result<(), Breach> {
-        let is_rotten = std::mem::take(&mut self.seats[seat].is_rotten);
-        match error {
-            RecoveryError::Damaged(_) if is_rotten => {
+        match (error, self.seats[seat].backup.take()) {
+            (RecoveryError::Damaged(_), Some(backup)) => {
                 self.note(Event::DamageRefused);
-                self.replace_disk(seat);
+                if self.may_lose_disk(seat) {
+                    self.replace_disk(seat);
+                } else {
+                    // It has what nobody else is sure to have: it comes from a copy.
+                    self.seats[seat].disk = backup;
+                }
                 Ok(())
             }
-            error => Err(format!("node {} does not start: {error}", seat + 1)),
+            (error, _) => Err(format!("node {} does not start: {error}", seat + 1)),
         }
     }
 
@@ -143,8 +148,10 @@ impl World {
         node::format(&disk);
         self.seats[seat].disk = disk;
         self.seats[seat].is_full = false;
-        self.seats[seat].is_rotten = false;
+        self.seats[seat].backup = None;
         self.seats[seat].is_replaced = true;
+        // Nobody replaces a disk before the cluster goes on without the node.
+        self.controller.fence(seat);
         self.seats[seat].directory += 1;
     }
 
