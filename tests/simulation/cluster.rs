@@ -12,6 +12,7 @@ mod controller;
 mod disks;
 mod events;
 mod faults;
+mod loss;
 mod network;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -27,6 +28,7 @@ use self::admin::Topics;
 use self::clients::Producer;
 use self::controller::Controller;
 pub use self::events::{Bug, Event};
+use self::loss::Lost;
 use self::network::Network;
 use super::model::{BatchId, Breach, Model};
 use super::node::{self, Known, Node, Pending, moment};
@@ -88,6 +90,8 @@ pub struct World {
     /// Of a thousand steps.
     faults: u64,
     topics: Topics,
+    /// What processes had acknowledged and not flushed when they ended, where a topic allows that.
+    lost: Vec<Lost>,
     micros: u64,
     producers: Vec<Producer>,
     awaited: BTreeMap<(usize, usize, Token), usize>,
@@ -163,6 +167,7 @@ pub fn run(seed: u64, bug: Option<Bug>, has_trace: bool) -> Result<Outcome, Brea
         model: Model::default(),
         faults,
         topics: Topics::default(),
+        lost: Vec::new(),
         micros: 1_000_000,
         producers: Vec::new(),
         awaited: BTreeMap::new(),
@@ -214,6 +219,7 @@ impl World {
 
     fn step(&mut self) -> Result<(), Breach> {
         self.micros += self.rng.below(300);
+        self.excuse();
         match self.rng.below(1000) {
             0..330 => self.perform_one()?,
             330..640 => self.deliver_one()?,
@@ -389,6 +395,7 @@ impl World {
             self.seats[seat].disk.fail_syncs(false);
         }
         for step in 0..SETTLE_STEPS {
+            self.excuse();
             if step % 64 == 0 {
                 self.give_up_replaced();
                 self.start_all()?;

@@ -264,6 +264,11 @@ fn a_skipped_truncation_is_found() {
 }
 
 #[test]
+fn a_rebooted_broker_that_rejoins_without_its_epoch_is_found() {
+    is_found_in_a_cluster(cluster::Bug::RejoinsWithoutEpoch);
+}
+
+#[test]
 fn an_election_outside_the_in_sync_set_is_found() {
     is_found_in_a_cluster(cluster::Bug::ElectionOutsideIsr);
 }

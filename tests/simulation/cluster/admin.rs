@@ -100,6 +100,10 @@ impl World {
         if self.rng.one_in(3) {
             configs.push(entry("retention.bytes", 30_000 + self.rng.below(100_000)));
         }
+        if self.rng.one_in(4) || self.bug == Some(Bug::RejoinsWithoutEpoch) {
+            configs.extend([entry("flush.messages", 1000), entry("flush.ms", 50)]);
+            self.note(Event::TopicThatCountsEarly);
+        }
         let topic_id = TopicId(id);
         let create = CreateTopic { name: name_text, topic_id, partitions, configs };
         let outcome = self.controller.apply(MetadataCommand::CreateTopic(create));

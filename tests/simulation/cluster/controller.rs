@@ -7,7 +7,7 @@ use chronik_shards::format::metadata_command::{
 use chronik_shards::machine::effect::RecoveredPartition;
 use chronik_shards::machine::input::PartitionSpec;
 use chronik_shards::machine::metadata::{
-    ApplyOutcome, MetadataChange, MetadataImage, Rejection, Topic,
+    ApplyOutcome, MetadataChange, MetadataImage, Partition, Rejection, Topic,
 };
 use chronik_shards::machine::replica::{ReplicaAssignment, ReplicaNode};
 
@@ -54,6 +54,8 @@ pub struct Controller {
     is_cut: [bool; NODES],
     pub proposals: Vec<Proposal>,
     refused: Vec<Refused>,
+    /// Leaders that were not in sync when they were elected, but eligible.
+    pub elected_from_elr: u64,
 }
 
 impl Controller {
@@ -96,7 +98,18 @@ impl Controller {
 
     pub(super) fn apply(&mut self, command: MetadataCommand) -> Result<ApplyOutcome, Rejection> {
         let index = self.log.len() as u64 + 1;
+        let leaderless = |(_, found): &(ReplicaKey, &Partition)| found.leader.is_none();
+        let before: Vec<(ReplicaKey, Partition)> = (self.image.topics())
+            .flat_map(Topic::replicas)
+            .filter(leaderless)
+            .map(|(key, found)| (key, found.clone()))
+            .collect();
         let applied = self.image.apply(index, &command);
+        let from_elr = |(key, before): &&(ReplicaKey, Partition)| {
+            let leader = self.image.partition(*key).and_then(|found| found.leader);
+            leader.is_some_and(|leader| before.elr.contains(&leader))
+        };
+        self.elected_from_elr += before.iter().filter(from_elr).count() as u64;
         self.log.push(command);
         self.image.check_invariants();
         applied.outcome
@@ -192,6 +205,22 @@ impl Controller {
         }
     }
 
+    /// Who joins an in-sync set by a proposal that is under way.
+    pub(super) fn joining(&self) -> Option<NodeId> {
+        self.proposals.iter().find_map(|proposal| {
+            let current = self.image.partition(proposal.change.key)?;
+            let mut members = proposal.change.isr.iter().map(|member| member.node_id);
+            members.find(|node| !current.isr.contains(node))
+        })
+    }
+
+    pub(super) fn drain(&mut self, seat: usize) {
+        if let Some(incarnation) = self.incarnation(seat) {
+            let drained = self.apply(MetadataCommand::DrainBroker(incarnation));
+            drained.expect("it is the current incarnation");
+        }
+    }
+
     /// Where nobody may lead: nobody does, or, which is the bug, anybody.
     fn elect(&mut self, bug: Option<Bug>) {
         if bug != Some(Bug::ElectionOutsideIsr) {
@@ -211,9 +240,13 @@ impl Controller {
         }
     }
 
-    fn decide(&mut self, proposal: &Proposal) -> Result<(), Rejection> {
-        let change = &proposal.change;
-        self.apply(MetadataCommand::ChangePartition(change.clone())).map(drop)
+    fn decide(&mut self, proposal: &Proposal, bug: Option<Bug>) -> Result<(), Rejection> {
+        let mut change = proposal.change.clone();
+        if bug == Some(Bug::RejoinsWithoutEpoch) {
+            // As if a proposal named nodes and not their incarnations.
+            change.isr = self.members(change.isr.iter().map(|member| member.node_id));
+        }
+        self.apply(MetadataCommand::ChangePartition(change)).map(drop)
     }
 }
 
@@ -364,7 +397,7 @@ impl World {
         self.controller.proposals.push(Proposal { seat, shard, incarnation, change });
     }
 
-    fn decide_one(&mut self) -> Result<(), Breach> {
+    pub(super) fn decide_one(&mut self) -> Result<(), Breach> {
         if let Some(refused) = self.controller.refused.pop() {
             return self.refuse(refused);
         }
@@ -379,7 +412,7 @@ impl World {
         }
         self.controller.proposals.swap_remove(place);
         let before = self.controller.image.partition(proposal.change.key).map(|p| p.isr.len());
-        let decided = self.controller.decide(&proposal);
+        let decided = self.controller.decide(&proposal, self.bug);
         self.trace(|| format!("{proposal:?}: {decided:?}"));
         let Proposal { seat, shard, incarnation, change } = proposal;
         if decided.is_ok() {
@@ -451,6 +484,9 @@ impl World {
             }
         }
         self.controller.elect(self.bug);
+        for _ in 0..std::mem::take(&mut self.controller.elected_from_elr) {
+            self.note(Event::ElectedFromElr);
+        }
         Ok(())
     }
 }

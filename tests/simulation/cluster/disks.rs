@@ -100,7 +100,7 @@ impl World {
         Ok(())
     }
 
-    fn finish_io(&mut self, seat: usize) -> Result<(), Breach> {
+    pub(super) fn finish_io(&mut self, seat: usize) -> Result<(), Breach> {
         for _ in 0..2000 {
             let pending = self.seats[seat].node.as_ref().map(Node::pending).unwrap_or_default();
             let Some(next) = pending.first().copied().filter(|_| self.runs(seat)) else { break };

@@ -57,6 +57,12 @@ pub enum Event {
     DiskWiped,
     Refused,
     Unregistered,
+    StoppedInOrder,
+    AllStoppedInOrder,
+    ElectedFromElr,
+    TopicThatCountsEarly,
+    UnflushedLost,
+    LossAllowed,
 }
 
 impl Event {
@@ -115,6 +121,12 @@ impl Event {
         Self::DiskWiped,
         Self::Refused,
         Self::Unregistered,
+        Self::StoppedInOrder,
+        Self::AllStoppedInOrder,
+        Self::ElectedFromElr,
+        Self::TopicThatCountsEarly,
+        Self::UnflushedLost,
+        Self::LossAllowed,
     ];
 }
 
@@ -131,4 +143,6 @@ pub enum Bug {
     SkippedTruncation,
     /// The controller elects replicas that are not in sync.
     ElectionOutsideIsr,
+    /// A proposal brings a node into the in-sync set that has started again since.
+    RejoinsWithoutEpoch,
 }
