@@ -22,6 +22,7 @@ mod partitions;
 mod produce;
 mod queue;
 mod reads;
+mod removals;
 mod rounds;
 mod wal;
 
