@@ -1,126 +1,45 @@
-//! Three nodes, simulated: the real machines, frames, stores and recoveries, on virtual time, a virtual network
+//! Four nodes, simulated: the real machines, frames, stores and recoveries, on virtual time, a virtual network
 //! and disks that lie. One seed is one exact run.
 //!
 //! Connections deliver in order or not at all: frames are late, directions are cut, connections are reset.
 //! The controller is an oracle: the real metadata image with its guards, applied in one order, told to each
 //! node late. It fences who is silent, elects from the in-sync set, and now and then moves a leader.
 
+mod admin;
 mod checks;
 mod clients;
 mod controller;
+mod disks;
+mod events;
 mod faults;
+mod loss;
 mod network;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use chronik_shards::machine::effect::Effect;
-use chronik_shards::machine::input::{PartitionConfig, Token};
+use chronik_shards::machine::input::Token;
 use chronik_shards::machine::replica::NodeIdentity;
 use chronik_shards::machine::replication::PeerLimits;
-use chronik_shards::model::{BrokerEpoch, LeaderEpoch, NodeId, Now, Offset, ReplicaKey};
+use chronik_shards::model::{BrokerEpoch, LeaderEpoch, NodeId, Now, Offset, ReplicaKey, TopicId};
 use chronik_shards::store::sim_disk::SimDisk;
 
+use self::admin::Topics;
 use self::clients::Producer;
 use self::controller::Controller;
+pub use self::events::{Bug, Event};
+use self::loss::Lost;
 use self::network::Network;
 use super::model::{BatchId, Breach, Model};
 use super::node::{self, Known, Node, Pending, moment};
 use super::rng::Rng;
 
-pub const NODES: usize = 3;
+/// One more than a partition has replicas, so that they can move.
+pub const NODES: usize = 4;
 const STEPS: u64 = 4000;
 const PRODUCERS: usize = 5;
 /// Steps in which a cluster without faults has to come to rest.
 const SETTLE_STEPS: u64 = 60_000;
-
-/// Something that a seed set must not miss.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub enum Event {
-    Acked,
-    Duplicate,
-    TimedOut,
-    NotLeader,
-    NotEnoughReplicas,
-    NotEnoughReplicasAfterAppend,
-    DeposedLeaderAnswered,
-    RecordsDeleted,
-    Fetched,
-    FetchedFromFollower,
-    NotAvailableYet,
-    Killed,
-    PowerLost,
-    AllDown,
-    Started,
-    Frozen,
-    Cut,
-    OneWayCut,
-    ControllerCut,
-    Reset,
-    SlowDisk,
-    Fenced,
-    LeaderMoved,
-    IsrShrank,
-    IsrGrew,
-    IsrRefused,
-    Truncated,
-    BeganAnew,
-    SegmentsCut,
-    ReadForCatchUp,
-    OtherShardCount,
-    OpenWaited,
-}
-
-impl Event {
-    /// All but the rarest.
-    pub const ALL: &[Self] = &[
-        Self::Acked,
-        Self::Duplicate,
-        Self::TimedOut,
-        Self::NotLeader,
-        Self::NotEnoughReplicas,
-        Self::NotEnoughReplicasAfterAppend,
-        Self::RecordsDeleted,
-        Self::Fetched,
-        Self::FetchedFromFollower,
-        Self::NotAvailableYet,
-        Self::Killed,
-        Self::PowerLost,
-        Self::AllDown,
-        Self::Started,
-        Self::Frozen,
-        Self::Cut,
-        Self::OneWayCut,
-        Self::ControllerCut,
-        Self::Reset,
-        Self::SlowDisk,
-        Self::Fenced,
-        Self::LeaderMoved,
-        Self::IsrShrank,
-        Self::IsrGrew,
-        Self::IsrRefused,
-        Self::Truncated,
-        Self::BeganAnew,
-        Self::SegmentsCut,
-        Self::ReadForCatchUp,
-        Self::OtherShardCount,
-        Self::OpenWaited,
-    ];
-}
-
-/// A bug put in on purpose, to show that the checks see it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Bug {
-    /// A commit is reported written while it is not.
-    AckBeforeFlush,
-    /// A follower's acknowledgement counts before its flush.
-    FollowerAckBeforeFlush,
-    /// The high watermark follows the committed in-sync set, not the maximal one.
-    CommittedIsrOnly,
-    /// A follower goes on behind what it should have cut.
-    SkippedTruncation,
-    /// The controller elects replicas that are not in sync.
-    ElectionOutsideIsr,
-}
 
 /// What a run came to.
 #[derive(Debug)]
@@ -146,8 +65,20 @@ pub struct Seat {
     pub frozen_until: u64,
     /// Its disk does nothing until then.
     pub slow_until: u64,
-    /// How often it cut segments.
-    cuts: u64,
+    /// Its disk has a quota.
+    is_full: bool,
+    /// The next sync ends its process.
+    fails_syncs: bool,
+    /// Its disk before a bit of it flipped.
+    backup: Option<SimDisk>,
+    /// Its disk is an empty one, and the controller knows it with the former.
+    is_replaced: bool,
+    /// Which data directory it is on.
+    directory: u8,
+    /// How far its wall clock is off.
+    wall_ahead_ms: i64,
+    /// What its process did that is noted.
+    did: node::Counts,
 }
 
 pub struct World {
@@ -156,7 +87,11 @@ pub struct World {
     controller: Controller,
     network: Network,
     model: Model,
-    config: PartitionConfig,
+    /// Of a thousand steps.
+    faults: u64,
+    topics: Topics,
+    /// What processes had acknowledged and not flushed when they ended, where a topic allows that.
+    lost: Vec<Lost>,
     micros: u64,
     producers: Vec<Producer>,
     awaited: BTreeMap<(usize, usize, Token), usize>,
@@ -202,13 +137,7 @@ const PEERS: PeerLimits = PeerLimits {
 /// Runs a seed. An error is a broken promise.
 pub fn run(seed: u64, bug: Option<Bug>, has_trace: bool) -> Result<Outcome, Breach> {
     let mut rng = Rng::new(seed ^ 0x0c1a_57e2);
-    let config = PartitionConfig {
-        segment_bytes: 4000 + rng.below(60_000),
-        retention_ms: None,
-        retention_bytes: rng.one_in(3).then(|| 30_000 + rng.below(100_000)),
-        min_insync_replicas: 2,
-        ..PartitionConfig::default()
-    };
+    let faults = [4, 20][rng.place(2)];
     let seats = (0..NODES)
         .map(|_| {
             let disk = SimDisk::new();
@@ -221,7 +150,13 @@ pub fn run(seed: u64, bug: Option<Bug>, has_trace: bool) -> Result<Outcome, Brea
                 broker_epoch: BrokerEpoch(0),
                 frozen_until: 0,
                 slow_until: 0,
-                cuts: 0,
+                is_full: false,
+                fails_syncs: false,
+                backup: None,
+                is_replaced: false,
+                directory: 0,
+                wall_ahead_ms: 0,
+                did: node::Counts::default(),
             }
         })
         .collect();
@@ -231,7 +166,9 @@ pub fn run(seed: u64, bug: Option<Bug>, has_trace: bool) -> Result<Outcome, Brea
         controller: Controller::default(),
         network: Network::default(),
         model: Model::default(),
-        config,
+        faults,
+        topics: Topics::default(),
+        lost: Vec::new(),
         micros: 1_000_000,
         producers: Vec::new(),
         awaited: BTreeMap::new(),
@@ -246,17 +183,12 @@ pub fn run(seed: u64, bug: Option<Bug>, has_trace: bool) -> Result<Outcome, Brea
         has_trace,
         is_calm: false,
     };
-    for seat in 0..NODES {
-        world.start(seat)?;
-    }
-    world.create_topic(1)?;
+    world.start_all()?;
+    world.found();
     for _ in 0..PRODUCERS {
         world.add_producer();
     }
-    for step in 0..STEPS {
-        if step == STEPS / 4 {
-            world.create_topic(2)?;
-        }
+    for _ in 0..STEPS {
         world.step()?;
     }
     world.settle()?;
@@ -265,8 +197,11 @@ pub fn run(seed: u64, bug: Option<Bug>, has_trace: bool) -> Result<Outcome, Brea
 }
 
 impl World {
-    fn now(&self) -> Now {
-        moment(self.micros)
+    /// The time as a node has it.
+    fn now(&self, seat: usize) -> Now {
+        let mut now = moment(self.micros);
+        now.wall.0 += self.seats[seat].wall_ahead_ms;
+        now
     }
 
     fn note(&mut self, event: Event) {
@@ -285,6 +220,7 @@ impl World {
 
     fn step(&mut self) -> Result<(), Breach> {
         self.micros += self.rng.below(300);
+        self.excuse();
         match self.rng.below(1000) {
             0..330 => self.perform_one()?,
             330..640 => self.deliver_one()?,
@@ -292,8 +228,10 @@ impl World {
             770..800 => self.fetch()?,
             800..810 => self.delete_records()?,
             810..875 => self.controller_step()?,
-            875..980 => self.pass_time()?,
-            _ => self.fault()?,
+            875..972 => self.pass_time()?,
+            972..980 => self.administer(),
+            place if place < 980 + self.faults => self.fault()?,
+            _ => self.produce()?,
         }
         Ok(())
     }
@@ -319,23 +257,32 @@ impl World {
             return Ok(());
         }
         let (seat, pending) = pending[self.rng.place(pending.len())];
+        self.perform(seat, pending)
+    }
+
+    fn perform(&mut self, seat: usize, pending: Pending) -> Result<(), Breach> {
         self.trace(|| format!("node {} {pending:?}", seat + 1));
-        let (now, mut effects) = (self.now(), Vec::new());
+        let (now, mut effects) = (self.now(seat), Vec::new());
         let node = self.seats[seat].node.as_mut().expect("it runs");
-        let performed = node.perform(now, pending, &mut effects);
-        performed.map_err(|error| format!("node {} {pending:?}: {error}", seat + 1))?;
-        self.take(seat, effects)
+        match node.perform(now, pending, &mut effects) {
+            Ok(()) => self.take(seat, effects),
+            Err(_) if self.ends_by_failed_sync(seat) => Ok(()),
+            Err(error) => Err(format!("node {} {pending:?}: {error}", seat + 1)),
+        }
     }
 
     fn pass_time(&mut self) -> Result<(), Breach> {
-        let scale = [100, 3000, 10_000, 60_000][self.rng.place(4)];
+        // Without faults nobody is to seem slow for want of a turn.
+        let scales =
+            if self.is_calm { [100, 500, 1000, 3000] } else { [100, 3000, 10_000, 60_000] };
+        let scale = scales[self.rng.place(4)];
         self.micros += 1 + self.rng.below(scale);
         self.tick()
     }
 
     fn tick(&mut self) -> Result<(), Breach> {
-        let now = self.now();
         for seat in self.running() {
+            let now = self.now(seat);
             let mut effects = Vec::new();
             let node = self.seats[seat].node.as_mut().expect("it runs");
             for shard in 0..node.shards.len() {
@@ -367,8 +314,12 @@ impl World {
         self.check_node(seat)
     }
 
-    /// Starts a node: it registers, recovers, and is told what it has.
+    /// Starts a node, unless it is refused: it registers, recovers, and is told what it has.
     fn start(&mut self, seat: usize) -> Result<(), Breach> {
+        if self.seats[seat].is_replaced {
+            self.note(Event::Refused);
+            return Ok(());
+        }
         let shards = match self.rng.one_in(4) && self.seats[seat].incarnation > 0 {
             true => 1 + self.rng.below(3) as u16,
             false => self.seats[seat].shards,
@@ -380,28 +331,29 @@ impl World {
         self.seats[seat].incarnation += 1;
         self.seats[seat].frozen_until = 0;
         self.seats[seat].slow_until = 0;
-        self.seats[seat].cuts = 0;
+        self.seats[seat].did = node::Counts::default();
         let incarnation = self.seats[seat].incarnation;
-        let broker_epoch =
-            self.controller.register(node_id(seat), incarnation, shards, self.micros);
+        let process =
+            controller::Process { incarnation, shards, directory: self.seats[seat].directory };
+        let broker_epoch = self.controller.register(node_id(seat), process, self.micros);
         self.seats[seat].broker_epoch = broker_epoch;
         self.trace(|| format!("node {} starts, {shards} shards, {broker_epoch:?}", seat + 1));
-        let known: BTreeMap<ReplicaKey, Known> = self
-            .controller
-            .view(seat)
-            .topics()
-            .flat_map(|topic| topic.replicas().map(|(key, _)| key).collect::<Vec<_>>())
-            .map(|key| {
-                let known =
-                    Known { topic_name: node::topic_name(key), config: self.config.clone() };
-                (key, known)
-            })
-            .collect();
-        let now = self.now();
+        let view = self.controller.view(seat);
+        let known: BTreeMap<ReplicaKey, Known> = admin::replicas_on(view, node_id(seat));
+        let deleted: BTreeSet<TopicId> = view.deleted_topics().collect();
+        let now = self.now(seat);
         let disk = self.seats[seat].disk.clone();
-        let recovered = Node::recovered(&disk, shards, &known, &BTreeSet::new(), now);
-        let (mut started, partitions) =
-            recovered.map_err(|error| format!("node {} does not start: {error}", seat + 1))?;
+        // A machine that stays full does not start; somebody makes room.
+        disk.set_quota(None);
+        self.seats[seat].is_full = false;
+        let (mut started, partitions) = match Node::recovered(&disk, shards, &known, &deleted, now)
+        {
+            Ok(recovered) => recovered,
+            Err(error) => return self.did_not_start(seat, &error),
+        };
+        if self.seats[seat].backup.take().is_some() {
+            self.note(Event::DamageHarmless);
+        }
         for found in &partitions {
             self.trace(|| format!("node {} recovers {:?}", seat + 1, found.state));
         }
@@ -419,6 +371,15 @@ impl World {
         Ok(())
     }
 
+    fn start_all(&mut self) -> Result<(), Breach> {
+        for seat in 0..NODES {
+            if self.seats[seat].node.is_none() {
+                self.start(seat)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Lets a cluster without faults come to rest: everyone in sync, every batch acknowledged.
     fn settle(&mut self) -> Result<(), Breach> {
         self.trace(|| "calm".to_owned());
@@ -428,11 +389,18 @@ impl World {
         for seat in 0..NODES {
             self.seats[seat].frozen_until = 0;
             self.seats[seat].slow_until = 0;
-            if self.seats[seat].node.is_none() {
-                self.start(seat)?;
-            }
+            self.seats[seat].wall_ahead_ms = 0;
+            self.seats[seat].is_full = false;
+            self.seats[seat].fails_syncs = false;
+            self.seats[seat].disk.set_quota(None);
+            self.seats[seat].disk.fail_syncs(false);
         }
         for step in 0..SETTLE_STEPS {
+            self.excuse();
+            if step % 64 == 0 {
+                self.give_up_replaced();
+                self.start_all()?;
+            }
             match self.rng.below(100) {
                 0..35 => self.perform_one()?,
                 35..70 => self.deliver_one()?,

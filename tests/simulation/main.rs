@@ -1,8 +1,8 @@
-//! One node, and a cluster of three (see `cluster`), simulated: the real machines, the real store and the real
+//! One node, and a cluster of four (see `cluster`), simulated: the real machines, the real store and the real
 //! recovery on virtual time and on disks that lose what a disk may lose. One seed is one exact run.
 //!
 //!     cargo test --test simulation                                  a few hundred seeds
-//!     CHRONIK_SIM_SEEDS=0..5000 cargo test --release --test simulation
+//!     CHRONIK_SIM_SEEDS=0..5000 cargo test --release --test simulation -- --nocapture     a range, and what it came to
 //!     CHRONIK_SIM_SEED=17 cargo test --test simulation -- --nocapture     one seed, with its trace
 //!     CHRONIK_SIM_CLUSTER_SEED=17 cargo test --test simulation cluster -- --nocapture     one of a cluster
 //!
@@ -154,7 +154,7 @@ fn a_recovery_that_trusts_names_in_the_cache_is_found() {
 }
 
 /// Seeds of a plain `cargo test` for the cluster.
-const CLUSTER_SEEDS: std::ops::Range<u64> = 0..120;
+const CLUSTER_SEEDS: std::ops::Range<u64> = 0..150;
 /// Within so many seeds a deliberate bug of replication must be found.
 const CLUSTER_BUG_SEEDS: u64 = 60;
 
@@ -261,6 +261,11 @@ fn a_watermark_of_the_committed_set_is_found() {
 #[test]
 fn a_skipped_truncation_is_found() {
     is_found_in_a_cluster(cluster::Bug::SkippedTruncation);
+}
+
+#[test]
+fn a_rebooted_broker_that_rejoins_without_its_epoch_is_found() {
+    is_found_in_a_cluster(cluster::Bug::RejoinsWithoutEpoch);
 }
 
 #[test]

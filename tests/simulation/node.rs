@@ -62,6 +62,17 @@ pub struct Shard {
     files_wanted: VecDeque<(WalFileSeq, Option<WalFileSeq>)>,
 }
 
+/// How often a node did what is rare.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct Counts {
+    /// It cut segments.
+    pub cuts: u64,
+    /// A run of a partition that it leads went straight to segments.
+    pub led_runs: u64,
+    /// A run of a partition that it follows did.
+    pub followed_runs: u64,
+}
+
 /// A node that runs.
 pub struct Node {
     /// By number.
@@ -71,8 +82,8 @@ pub struct Node {
     has_failed: bool,
     /// Recovery went on with the WALs there were.
     pub has_gone_on: bool,
-    /// How often segments were cut.
-    pub cuts: u64,
+    /// What it did that is noted.
+    pub did: Counts,
     /// They hold what no checkpoint covers.
     pub has_uncovered: bool,
     /// What recovery said.
@@ -164,7 +175,7 @@ impl Node {
             shards: seats.map(shard).collect(),
             disk: disk.clone(),
             has_failed: false,
-            cuts: 0,
+            did: Counts::default(),
             has_gone_on,
             has_uncovered,
             report,
@@ -218,10 +229,7 @@ impl Node {
         let result = input(&mut self.shards[shard].machine, &mut effects);
         for effect in effects {
             match effect {
-                Effect::Store(job) => {
-                    self.cuts += u64::from(matches!(job, StoreJob::Truncate { .. }));
-                    self.shards[shard].jobs.push_back(job);
-                }
+                Effect::Store(job) => self.queue(shard, job),
                 Effect::PrepareWalFile { seq, recycle } => {
                     self.shards[shard].files_wanted.push_back((seq, recycle));
                 }
@@ -245,15 +253,31 @@ impl Node {
 
     fn next_commit(&mut self, now: Now, shard: usize) -> Option<Commit> {
         let mut effects = Vec::new();
-        let shard = &mut self.shards[shard];
-        let commit = shard.machine.next_commit(now, &mut effects);
+        let commit = self.shards[shard].machine.next_commit(now, &mut effects);
         for effect in effects {
             match effect {
-                Effect::Store(job) => shard.jobs.push_back(job),
+                Effect::Store(job) => self.queue(shard, job),
                 other => unreachable!("a commit asks for segments at most, not {other:?}"),
             }
         }
         commit
+    }
+
+    fn queue(&mut self, shard: usize, job: StoreJob) {
+        match &job {
+            StoreJob::Truncate { .. } => self.did.cuts += 1,
+            StoreJob::AppendRuns { runs, .. } => {
+                for (key, _) in runs {
+                    let standing = self.shards[shard].machine.replica_standing(*key);
+                    match standing.is_some_and(|standing| standing.leads) {
+                        true => self.did.led_runs += 1,
+                        false => self.did.followed_runs += 1,
+                    }
+                }
+            }
+            _ => {}
+        }
+        self.shards[shard].jobs.push_back(job);
     }
 
     fn begin(&self, shard: usize, commit: &Commit) -> io::Result<WriteInFlight> {
@@ -470,9 +494,9 @@ impl Node {
     }
 }
 
-/// Every topic has one name, out of its id.
+/// Every topic has one name, out of its id; others may have had the same.
 pub fn topic_name(key: ReplicaKey) -> String {
-    format!("topic-{}", key.topic_id.0[0])
+    format!("topic-{}", key.topic_id.0[1])
 }
 
 /// What WAL files hold, a line a commit; for traces.

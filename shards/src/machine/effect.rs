@@ -169,6 +169,21 @@ pub enum StoreReply {
     },
 }
 
+impl StoreReply {
+    /// Whose it is, if it is about one partition.
+    #[must_use]
+    pub fn key(&self) -> Option<ReplicaKey> {
+        match self {
+            Self::Segments { key, .. }
+            | Self::Truncated { key, .. }
+            | Self::Removed { key }
+            | Self::Failed { key, .. } => Some(*key),
+            Self::NoSpace { key } => *key,
+            Self::RunsDone | Self::Checkpointed { .. } => None,
+        }
+    }
+}
+
 /// The segments of a partition, oldest first.
 #[derive(Clone, Debug, Default)]
 pub struct LogView {

@@ -131,8 +131,11 @@ impl ShardMachine {
             return;
         }
         // Where segments still hold what was cut, a run would be taken for what is void there.
-        let partitions = &self.partitions;
-        let may_leave = |slot| partitions.get(slot).is_some_and(|found| !found.awaits_cut);
+        let (partitions, removals) = (&self.partitions, &self.removals);
+        let may_leave = |slot| {
+            let found = partitions.get(slot);
+            found.is_some_and(|found| !found.awaits_cut && !removals.awaits(&found.key))
+        };
         for (slot, run) in self.wal.divert(self.limits.run_bytes_min, may_leave) {
             self.runs.gather(slot, run);
         }

@@ -23,6 +23,7 @@ mod partitions;
 mod produce;
 mod queue;
 mod reads;
+mod removals;
 mod rounds;
 mod wal;
 

@@ -16,6 +16,7 @@ use super::partition::Partition;
 use super::partition::tail_cache::CacheOrder;
 use super::partitions::{Partitions, Slot};
 use super::produce::Parked;
+use super::removals::Removals;
 use super::replication::Replication;
 use super::rounds::{RoundLimits, Rounds};
 use super::wal::{Note, WalLimits, WalQueue};
@@ -38,6 +39,7 @@ pub struct ShardMachine {
     pub(super) limits: ShardLimits,
     pub(super) life: Life,
     pub(super) partitions: Partitions,
+    pub(super) removals: Removals,
     pub(super) wal: WalQueue,
     pub(super) runs: LargeRuns,
     pub(super) rounds: Rounds,
@@ -79,6 +81,7 @@ impl ShardMachine {
             limits,
             life: Life::Running,
             partitions: Partitions::default(),
+            removals: Removals::default(),
             rounds: Rounds::new(round_limits, wal.checkpointed, wal.uncovered_bytes, recovered),
             wal: WalQueue::new(wal_limits, wal),
             runs: LargeRuns::default(),
@@ -142,8 +145,10 @@ impl ShardMachine {
         let leader_epoch = partition.leader_epoch;
         let opened = WalEntry::Opened { key, topic_name: topic_name.clone(), leader_epoch };
         self.wal.push(opened, Note::Opened);
-        let config = partition.config.clone();
-        out.push(Effect::Store(StoreJob::Open { key, topic_name, config }));
+        if !self.removals.awaits(&key) {
+            let config = partition.config.clone();
+            out.push(Effect::Store(StoreJob::Open { key, topic_name, config }));
+        }
         if partition.has_useless_segment() {
             let log_start_offset = partition.log_start_offset;
             out.push(Effect::Store(StoreJob::DeleteSegments { key, log_start_offset }));
@@ -198,6 +203,7 @@ impl ShardMachine {
             self.rounds.append_done(&self.partitions, out);
         }
         self.wal.push(WalEntry::Closed { key }, Note::Closed { key });
+        self.removals.begin(key);
         self.pump(now, out);
     }
 
@@ -244,14 +250,17 @@ impl ShardMachine {
 
     /// The storage thread did a job. Answers for partitions closed meanwhile are ignored.
     pub fn store_done(&mut self, now: Now, reply: StoreReply, out: &mut Vec<Effect>) {
+        // What is answered for a partition that was closed says nothing of the one that was opened since.
+        let is_late = reply.key().is_some_and(|key| self.removals.awaits(&key));
         match reply {
+            StoreReply::Removed { key } => self.removals.done(&key),
+            _ if is_late => {}
             StoreReply::Segments { key, view } => self.take_view(now, key, view, out),
             StoreReply::RunsDone => self.large_runs_done(),
             StoreReply::Checkpointed { lsn } => {
                 let lsn = self.rounds.checkpointed(lsn);
                 self.wal.checkpointed(lsn);
             }
-            StoreReply::Removed { .. } => {}
             reply @ StoreReply::Truncated { .. } => self.segments_truncated(reply),
             StoreReply::NoSpace { key } => {
                 let whose = key.and_then(|key| Some((self.partitions.slot(&key)?, key)));
@@ -430,7 +439,7 @@ impl ShardMachine {
             }
             Note::Truncated { slot, segments } => self.cut_durable(slot, segments, out),
             Note::Opened => {}
-            Note::Closed { key } => out.push(Effect::Store(StoreJob::Remove { key })),
+            Note::Closed { key } => self.closed_durably(key, out),
         }
     }
 

@@ -419,7 +419,10 @@ impl Bench {
                 let (view, producers) = (view.clone(), Vec::new());
                 return Some(StoreReply::Truncated { key, view, producers });
             }
-            StoreJob::Remove { key } => return Some(StoreReply::Removed { key }),
+            StoreJob::Remove { key } => {
+                self.views.remove(&key);
+                return Some(StoreReply::Removed { key });
+            }
             StoreJob::Configure { .. } => return None,
         };
         let view = self.views.entry(key).or_default().clone();

@@ -228,11 +228,11 @@ impl<D: Disk> SegmentStore<D> {
         }
         let dir = paths::partition_dir(&self.data, &topic_name, key.partition);
         let owner = owner(&self.disk, &dir)?;
-        if owner != Some(key.topic_id) {
-            put_aside(&self.disk, &self.data, &topic_name, key.partition, owner)?;
-            let temporary = Aside::New.path(&self.data, &topic_name, key);
-            create_dir(&self.disk, &temporary, &dir, key)?;
-        }
+        // Every replica that a start knew has its log here. What else is in the way is another topic's, or of a replica
+        // that was moved away while the node was down and is moved back now: this one begins without records.
+        put_aside(&self.disk, &self.data, &topic_name, key.partition, owner)?;
+        let temporary = Aside::New.path(&self.data, &topic_name, key);
+        create_dir(&self.disk, &temporary, &dir, key)?;
         self.logs.insert(key, PartitionLog::new(key, topic_name, dir, config));
         Ok(())
     }

@@ -7,7 +7,7 @@ use chronik_shards::machine::input::{
     FetchError, ProduceError, ProduceInput, ProduceOutcome, ProducePartition,
 };
 use chronik_shards::machine::metadata::MetadataImage;
-use chronik_shards::model::{Acks, ProducerEpoch, ProducerId, TimestampMs};
+use chronik_shards::model::{Acks, ProducerEpoch, ProducerId};
 
 use super::*;
 use crate::run::seen;
@@ -35,22 +35,21 @@ pub struct Producer {
 
 impl World {
     pub(super) fn add_producer(&mut self) {
+        let producer = self.new_producer();
+        self.producers.push(producer);
+    }
+
+    fn new_producer(&mut self) -> Producer {
         let keys = self.keys();
         let key = keys[self.rng.place(keys.len())];
-        let id = if self.rng.one_in(4) {
+        // Where records may be lost, a producer that counts them would never go on.
+        let id = if self.rng.one_in(4) || self.counts_early(key) {
             ProducerId::NONE
         } else {
             self.next_producer += 1;
             ProducerId(self.next_producer)
         };
-        self.producers.push(Producer {
-            key,
-            id,
-            next_sequence: 0,
-            unacked: None,
-            waits_for: None,
-            last: None,
-        });
+        Producer { key, id, next_sequence: 0, unacked: None, waits_for: None, last: None }
     }
 
     pub(super) fn keys(&self) -> Vec<ReplicaKey> {
@@ -71,12 +70,18 @@ impl World {
             self.add_producer();
         }
         let index = self.rng.place(self.producers.len());
+        let producer = &self.producers[index];
+        let is_over = !self.exists(producer.key) && producer.waits_for.is_none();
+        // For a while it goes on to ask for what was deleted.
+        if is_over && self.rng.one_in(4) {
+            self.producers[index] = self.new_producer();
+        }
         self.send_of(index)
     }
 
     /// Once there are no faults every batch of an idempotent producer gets through.
     pub(super) fn retry_unacked(&mut self) -> Result<(), Breach> {
-        let waits = |producer: &Producer| producer.unacked.is_some();
+        let waits = |producer: &Producer| producer.unacked.is_some() && self.exists(producer.key);
         let indexes: Vec<usize> =
             (0..self.producers.len()).filter(|index| waits(&self.producers[*index])).collect();
         if indexes.is_empty() {
@@ -87,7 +92,8 @@ impl World {
     }
 
     pub(super) fn has_unacked(&self) -> bool {
-        self.producers.iter().any(|producer| producer.unacked.is_some())
+        let waits = |producer: &Producer| producer.unacked.is_some() && self.exists(producer.key);
+        self.producers.iter().any(waits)
     }
 
     fn send_of(&mut self, index: usize) -> Result<(), Breach> {
@@ -112,7 +118,7 @@ impl World {
         };
         self.trace(|| format!("produce {key} batch {id} to node {} {acks:?}", seat + 1));
         self.next_token += 1;
-        let (token, now) = (Token(self.next_token), self.now());
+        let (token, now) = (Token(self.next_token), self.now(seat));
         let deadline = now.monotonic.plus_millis(20 + self.rng.below(800));
         let partitions = [ProducePartition { key, batch }].into();
         let input = ProduceInput { token, acks, deadline, partitions };
@@ -144,7 +150,7 @@ impl World {
         for _ in 0..count {
             let mut value = vec![0; 8 + bytes / count as usize];
             value[..8].copy_from_slice(&id.to_be_bytes());
-            let time = TimestampMs(self.now().wall.0);
+            let time = moment(self.micros).wall;
             builder = builder.record(time, None, Some(&value));
         }
         let batch = builder.build();
@@ -166,6 +172,10 @@ impl World {
         let Some(Waiting { id, acks, repeats }) = producer.waits_for.take() else {
             return Err(format!("{key}: an answer that nobody waits for"));
         };
+        if self.controller.image().partition(key).is_none() {
+            // It was deleted meanwhile: whatever became of the batch.
+            return Ok(());
+        }
         match &outcomes[0].result {
             // A leader alone may lose it with its leadership.
             Ok(_) if acks == Acks::Leader => {}
@@ -186,7 +196,13 @@ impl World {
             }
             Err(ProduceError::TimedOut) => self.note(Event::TimedOut),
             Err(ProduceError::NotLeader { .. }) => self.note(Event::NotLeader),
-            Err(ProduceError::UnknownPartition(_) | ProduceError::StorageFull) => {}
+            Err(
+                ProduceError::UnknownPartition(_)
+                | ProduceError::StorageFull
+                | ProduceError::Stopping,
+            ) => {}
+            // By its own clock it is from the past or the future.
+            Err(ProduceError::TimestampOutOfWindow { .. }) => self.note(Event::OutOfWindow),
             // A deposed leader that has not heard of it does not know what came later.
             Err(ProduceError::OutOfOrderSequence { .. }) if self.is_deposed(seat, key) => {
                 self.note(Event::DeposedLeaderAnswered);
@@ -229,7 +245,7 @@ impl World {
         let before = info.log_start_offset.plus(wanted as i64);
         self.trace(|| format!("delete {key} before {before} on node {}", seat + 1));
         self.next_token += 1;
-        let (token, now, mut effects) = (Token(self.next_token), self.now(), Vec::new());
+        let (token, now, mut effects) = (Token(self.next_token), self.now(seat), Vec::new());
         let node = self.seats[seat].node.as_mut().expect("it runs");
         let asked = node.act(now, owner, &mut effects, |machine, out| {
             machine.delete_records(now, token, key, Some(before), out)

@@ -1,16 +1,15 @@
 //! The controller as an oracle: the real metadata image, one order of commands, told to each node late.
 
 use chronik_shards::format::metadata_command::{
-    BrokerIncarnation, ChangePartition, ConfigEntry, CreateTopic, ElectLeaders, Election,
-    IsrMember, LedPartition, MetadataCommand, RegisterBroker,
+    BrokerIncarnation, ChangePartition, ElectLeaders, Election, IsrMember, LedPartition,
+    MetadataCommand, RegisterBroker,
 };
 use chronik_shards::machine::effect::RecoveredPartition;
 use chronik_shards::machine::input::PartitionSpec;
 use chronik_shards::machine::metadata::{
-    ApplyOutcome, MetadataChange, MetadataImage, Rejection, assign,
+    ApplyOutcome, MetadataChange, MetadataImage, Partition, Rejection, Topic,
 };
 use chronik_shards::machine::replica::{ReplicaAssignment, ReplicaNode};
-use chronik_shards::model::TopicId;
 
 use super::*;
 
@@ -36,6 +35,14 @@ struct Refused {
     partition_epoch: i32,
 }
 
+/// What a process says of itself.
+#[derive(Clone, Copy, Debug)]
+pub struct Process {
+    pub incarnation: u64,
+    pub shards: u16,
+    pub directory: u8,
+}
+
 /// All that the control plane knows.
 #[derive(Default)]
 pub struct Controller {
@@ -47,6 +54,8 @@ pub struct Controller {
     is_cut: [bool; NODES],
     pub proposals: Vec<Proposal>,
     refused: Vec<Refused>,
+    /// Leaders that were not in sync when they were elected, but eligible.
+    pub elected_from_elr: u64,
 }
 
 impl Controller {
@@ -66,30 +75,49 @@ impl Controller {
         self.is_cut[seat] = is_cut;
     }
 
-    pub fn is_quiet(&self) -> bool {
-        let told = |view: &MetadataImage| view.applied() == self.image.applied();
-        self.proposals.is_empty()
-            && self.refused.is_empty()
-            && self.views.iter().all(told)
-            && self.image.brokers().all(|(_, broker)| !broker.fenced)
+    /// What it still has to do; nothing when that is empty.
+    pub fn unrest(&self) -> String {
+        let told: Vec<u64> = self.views.iter().map(MetadataImage::applied).collect();
+        let fenced: Vec<NodeId> =
+            self.image.brokers().filter(|(_, it)| it.fenced).map(|(node, _)| node).collect();
+        let is_told = told.iter().all(|told| *told == self.image.applied());
+        if is_told && fenced.is_empty() && self.proposals.is_empty() && self.refused.is_empty() {
+            return String::new();
+        }
+        let moving: Vec<_> = self
+            .image
+            .topics()
+            .flat_map(|topic| topic.replicas())
+            .filter(|(_, found)| found.isr.len() < found.replicas.len())
+            .collect();
+        let (proposals, refused, applied) = (&self.proposals, &self.refused, self.image.applied());
+        format!(
+            "{proposals:?}, {refused:?}, fenced {fenced:?}, told {told:?} of {applied}, {moving:?}"
+        )
     }
 
-    fn apply(&mut self, command: MetadataCommand) -> Result<ApplyOutcome, Rejection> {
+    pub(super) fn apply(&mut self, command: MetadataCommand) -> Result<ApplyOutcome, Rejection> {
         let index = self.log.len() as u64 + 1;
+        let leaderless = |(_, found): &(ReplicaKey, &Partition)| found.leader.is_none();
+        let before: Vec<(ReplicaKey, Partition)> = (self.image.topics())
+            .flat_map(Topic::replicas)
+            .filter(leaderless)
+            .map(|(key, found)| (key, found.clone()))
+            .collect();
         let applied = self.image.apply(index, &command);
+        let from_elr = |(key, before): &&(ReplicaKey, Partition)| {
+            let leader = self.image.partition(*key).and_then(|found| found.leader);
+            leader.is_some_and(|leader| before.elr.contains(&leader))
+        };
+        self.elected_from_elr += before.iter().filter(from_elr).count() as u64;
         self.log.push(command);
         self.image.check_invariants();
         applied.outcome
     }
 
     /// A node is here, in a new incarnation: it gets everything up to its own registration at once.
-    pub fn register(
-        &mut self,
-        node_id: NodeId,
-        incarnation: u64,
-        shards: u16,
-        micros: u64,
-    ) -> BrokerEpoch {
+    pub fn register(&mut self, node_id: NodeId, process: Process, micros: u64) -> BrokerEpoch {
+        let Process { incarnation, shards, directory } = process;
         let mut id = [0; 16];
         id[..8].copy_from_slice(&incarnation.to_be_bytes());
         id[8..12].copy_from_slice(&node_id.0.to_be_bytes());
@@ -99,7 +127,7 @@ impl Controller {
             shards,
             host: "sim".to_owned(),
             port: 1,
-            directory_id: [node_id.0 as u8; 16],
+            directory_id: [1 + directory; 16],
             rack: None,
             control: None,
             replication: None,
@@ -163,17 +191,33 @@ impl Controller {
     }
 
     /// Others lead what a silent node led.
-    fn fence(&mut self, seat: usize) {
+    pub(super) fn fence(&mut self, seat: usize) {
         if let Some(incarnation) = self.incarnation(seat) {
             let fenced = self.apply(MetadataCommand::FenceBroker(incarnation));
             fenced.expect("it is the current incarnation");
         }
     }
 
-    fn unfence(&mut self, seat: usize) {
+    pub(super) fn unfence(&mut self, seat: usize) {
         if let Some(incarnation) = self.incarnation(seat) {
             let unfenced = self.apply(MetadataCommand::UnfenceBroker(incarnation));
             unfenced.expect("it is the current incarnation");
+        }
+    }
+
+    /// Who joins an in-sync set by a proposal that is under way.
+    pub(super) fn joining(&self) -> Option<NodeId> {
+        self.proposals.iter().find_map(|proposal| {
+            let current = self.image.partition(proposal.change.key)?;
+            let mut members = proposal.change.isr.iter().map(|member| member.node_id);
+            members.find(|node| !current.isr.contains(node))
+        })
+    }
+
+    pub(super) fn drain(&mut self, seat: usize) {
+        if let Some(incarnation) = self.incarnation(seat) {
+            let drained = self.apply(MetadataCommand::DrainBroker(incarnation));
+            drained.expect("it is the current incarnation");
         }
     }
 
@@ -196,42 +240,17 @@ impl Controller {
         }
     }
 
-    fn decide(&mut self, proposal: &Proposal) -> Result<(), Rejection> {
-        let change = &proposal.change;
-        self.apply(MetadataCommand::ChangePartition(change.clone())).map(drop)
+    fn decide(&mut self, proposal: &Proposal, bug: Option<Bug>) -> Result<(), Rejection> {
+        let mut change = proposal.change.clone();
+        if bug == Some(Bug::RejoinsWithoutEpoch) {
+            // As if a proposal named nodes and not their incarnations.
+            change.isr = self.members(change.isr.iter().map(|member| member.node_id));
+        }
+        self.apply(MetadataCommand::ChangePartition(change)).map(drop)
     }
 }
 
 impl World {
-    /// A topic with two partitions on all nodes.
-    pub(super) fn create_topic(&mut self, id: u8) -> Result<(), Breach> {
-        let topic_id = TopicId([id; 16]);
-        // A topic is refused while nobody could lead it.
-        if (0..NODES).all(|seat| self.controller.is_fenced(seat)) {
-            for seat in 0..NODES {
-                self.controller.unfence(seat);
-            }
-        }
-        let brokers = self.controller.image.broker_ids();
-        let create = CreateTopic {
-            name: format!("topic-{id}"),
-            topic_id,
-            partitions: assign(usize::from(id), 2, NODES, &brokers).expect("there are as many"),
-            // As the partitions have it: who is eligible depends on it.
-            configs: vec![ConfigEntry {
-                name: "min.insync.replicas".to_owned(),
-                value: self.config.min_insync_replicas.to_string(),
-            }],
-        };
-        let outcome = self.controller.apply(MetadataCommand::CreateTopic(create));
-        outcome.map_err(|rejection| format!("a new topic: {rejection}"))?;
-        for key in self.controller.keys() {
-            self.model.open(key);
-        }
-        self.trace(|| format!("topic {id}"));
-        Ok(())
-    }
-
     /// Something reaches the controller, or a node hears of it.
     pub(super) fn controller_step(&mut self) -> Result<(), Breach> {
         match self.rng.below(10) {
@@ -251,28 +270,74 @@ impl World {
         let Some(changes) = self.controller.next_changes(seat) else { return Ok(()) };
         self.trace(|| format!("node {} hears of {changes:?}", seat + 1));
         for change in changes {
-            let keys: Vec<ReplicaKey> = match change {
-                MetadataChange::PartitionChanged { key } => vec![key],
-                MetadataChange::TopicCreated { topic_id } => {
-                    let topic = self.controller.views[seat].topic(topic_id).expect("it is new");
-                    topic.replicas().map(|(key, _)| key).collect()
-                }
-                MetadataChange::BrokerRegistered { .. } | MetadataChange::BrokerChanged { .. } => {
-                    let topics = self.controller.views[seat].topics();
-                    topics.flat_map(|topic| topic.replicas().map(|(key, _)| key)).collect()
-                }
-                MetadataChange::TopicDeleted { .. }
-                | MetadataChange::BrokerUnregistered { .. }
-                | MetadataChange::ClusterFounded
-                | MetadataChange::ClusterConfigChanged
-                | MetadataChange::PartitionsCreated { .. }
-                | MetadataChange::TopicConfigChanged { .. } => Vec::new(),
-            };
-            for key in keys {
-                self.assign(seat, key, None)?;
-            }
+            self.follow(seat, change)?;
         }
         Ok(())
+    }
+
+    /// Brings a node's partitions in line with a change of the metadata, as its front does.
+    fn follow(&mut self, seat: usize, change: MetadataChange) -> Result<(), Breach> {
+        let view = &self.controller.views[seat];
+        let of_topic = |topic_id| {
+            let topic = view.topic(topic_id).expect("the change names its topic");
+            topic.replicas().map(|(key, _)| key).collect::<Vec<_>>()
+        };
+        let keys: Vec<ReplicaKey> = match change {
+            MetadataChange::PartitionChanged { key } => vec![key],
+            MetadataChange::TopicCreated { topic_id } => of_topic(topic_id),
+            MetadataChange::PartitionsCreated { topic_id, first } => {
+                of_topic(topic_id).into_iter().filter(|key| key.partition >= first).collect()
+            }
+            MetadataChange::BrokerRegistered { node_id } => {
+                let all = view.topics().flat_map(Topic::replicas);
+                all.filter(|(_, found)| found.replicas.contains(&node_id))
+                    .map(|(key, _)| key)
+                    .collect()
+            }
+            MetadataChange::TopicConfigChanged { topic_id } => {
+                return self.configure(seat, topic_id);
+            }
+            MetadataChange::TopicDeleted { topic } => {
+                for (key, _) in topic.replicas() {
+                    self.close(seat, key)?;
+                }
+                return Ok(());
+            }
+            MetadataChange::BrokerChanged { .. }
+            | MetadataChange::BrokerUnregistered { .. }
+            | MetadataChange::ClusterFounded
+            | MetadataChange::ClusterConfigChanged => return Ok(()),
+        };
+        for key in keys {
+            self.assign(seat, key, None)?;
+        }
+        Ok(())
+    }
+
+    fn configure(&mut self, seat: usize, topic_id: TopicId) -> Result<(), Breach> {
+        let topic = self.controller.views[seat].topic(topic_id).expect("it is known").clone();
+        let (now, mut effects) = (self.now(seat), Vec::new());
+        for (key, partition) in topic.replicas() {
+            let config = admin::config(&topic, partition.replicas.len());
+            let node = self.seats[seat].node.as_mut().expect("it runs");
+            let owner = node.owner(key);
+            node.act(now, owner, &mut effects, |machine, out| {
+                machine.configure_partition(key, config, out);
+            });
+        }
+        self.take(seat, effects)
+    }
+
+    fn close(&mut self, seat: usize, key: ReplicaKey) -> Result<(), Breach> {
+        let (now, mut effects) = (self.now(seat), Vec::new());
+        let node = self.seats[seat].node.as_mut().expect("it runs");
+        let owner = node.owner(key);
+        if node.shards[owner].machine.info(key).is_some() {
+            node.act(now, owner, &mut effects, |machine, out| {
+                machine.close_partition(now, key, out);
+            });
+        }
+        self.take(seat, effects)
     }
 
     /// Tells the shard that owns it what the node knows of a partition.
@@ -283,7 +348,14 @@ impl World {
         recovered: Option<RecoveredPartition>,
     ) -> Result<(), Breach> {
         let view = &self.controller.views[seat];
-        let partition = view.partition(key).expect("the view has it");
+        let topic = view.topic(key.topic_id).expect("the view has it");
+        let partition = topic.partition(key.partition).expect("the view has it");
+        if !partition.replicas.contains(&node_id(seat)) {
+            if self.holds(seat, key) {
+                self.note(Event::ReplicaLeft);
+            }
+            return self.close(seat, key);
+        }
         let replica = |node_id: &NodeId| {
             let broker = view.broker(*node_id).expect("a replica is registered");
             ReplicaNode {
@@ -295,9 +367,9 @@ impl World {
         let assignment = ReplicaAssignment {
             spec: PartitionSpec {
                 key,
-                topic_name: node::topic_name(key),
+                topic_name: topic.name.clone(),
                 leader_epoch: partition.leader_epoch,
-                config: self.config.clone(),
+                config: admin::config(topic, partition.replicas.len()),
             },
             metadata_index: view.applied(),
             partition_epoch: partition.partition_epoch,
@@ -305,7 +377,7 @@ impl World {
             replicas: partition.replicas.iter().map(replica).collect(),
             isr: partition.isr.clone(),
         };
-        let (now, mut effects) = (self.now(), Vec::new());
+        let (now, mut effects) = (self.now(seat), Vec::new());
         let node = self.seats[seat].node.as_mut().expect("it runs");
         let owner = node.owner(key);
         node.act(now, owner, &mut effects, |machine, out| {
@@ -314,12 +386,18 @@ impl World {
         self.take(seat, effects)
     }
 
+    /// Whether a node has a replica open.
+    pub(super) fn holds(&self, seat: usize, key: ReplicaKey) -> bool {
+        let node = self.seats[seat].node.as_ref();
+        node.is_some_and(|node| node.shards[node.owner(key)].machine.info(key).is_some())
+    }
+
     pub(super) fn propose(&mut self, seat: usize, shard: usize, change: ChangePartition) {
         let incarnation = self.seats[seat].incarnation;
         self.controller.proposals.push(Proposal { seat, shard, incarnation, change });
     }
 
-    fn decide_one(&mut self) -> Result<(), Breach> {
+    pub(super) fn decide_one(&mut self) -> Result<(), Breach> {
         if let Some(refused) = self.controller.refused.pop() {
             return self.refuse(refused);
         }
@@ -334,7 +412,7 @@ impl World {
         }
         self.controller.proposals.swap_remove(place);
         let before = self.controller.image.partition(proposal.change.key).map(|p| p.isr.len());
-        let decided = self.controller.decide(&proposal);
+        let decided = self.controller.decide(&proposal, self.bug);
         self.trace(|| format!("{proposal:?}: {decided:?}"));
         let Proposal { seat, shard, incarnation, change } = proposal;
         if decided.is_ok() {
@@ -357,7 +435,7 @@ impl World {
             }
             return Ok(());
         }
-        let (now, mut effects) = (self.now(), Vec::new());
+        let (now, mut effects) = (self.now(seat), Vec::new());
         let node = self.seats[seat].node.as_mut().expect("it runs");
         node.act(now, shard, &mut effects, |machine, out| {
             machine.isr_change_refused(now, key, partition_epoch, out);
@@ -390,8 +468,9 @@ impl World {
         for seat in 0..NODES {
             if self.runs(seat) && !self.controller.is_cut[seat] {
                 self.controller.heard_at[seat] = self.micros;
-                let is_told =
-                    self.controller.views[seat].applied() == self.controller.image.applied();
+                // An epoch is the log index of the registration.
+                let registered = self.seats[seat].broker_epoch.get() as u64;
+                let is_told = self.controller.views[seat].applied() >= registered;
                 if self.controller.is_fenced(seat) && is_told {
                     self.controller.unfence(seat);
                     self.trace(|| format!("node {} is unfenced", seat + 1));
@@ -405,6 +484,9 @@ impl World {
             }
         }
         self.controller.elect(self.bug);
+        for _ in 0..std::mem::take(&mut self.controller.elected_from_elr) {
+            self.note(Event::ElectedFromElr);
+        }
         Ok(())
     }
 }

@@ -11,12 +11,19 @@ impl World {
             0..12 => self.go_down(false)?,
             12..20 => self.go_down(true)?,
             20..22 => self.all_down()?,
-            22..50 => self.come_back()?,
+            22..46 => self.come_back()?,
+            46..49 => self.one_stops_in_order()?,
+            49 => self.all_stop_in_order()?,
             50..58 => self.freeze(),
             58..64 => self.slow_disk(),
             64..72 => self.cut(),
             72..80 => self.mend(),
-            80..86 => self.cut_controller(),
+            80..85 => self.cut_controller(),
+            85..88 => self.fill_disk(),
+            88..90 => self.fail_sync(),
+            90..92 => self.set_clock(),
+            92..94 => self.rot()?,
+            94 => self.wipe(),
             _ => self.reset_one(),
         }
         Ok(())
@@ -24,8 +31,8 @@ impl World {
 
     fn go_down(&mut self, loses_power: bool) -> Result<(), Breach> {
         let up: Vec<usize> = (0..NODES).filter(|seat| self.seats[*seat].node.is_some()).collect();
-        // Two nodes are enough to go on with; one down at a time most of the time.
-        if up.len() < 2 || (up.len() == 2 && !self.rng.one_in(3)) {
+        // One node down at a time most of the time.
+        if up.len() < 2 || (up.len() < NODES && !self.rng.one_in(3)) {
             return Ok(());
         }
         let seat = up[self.rng.place(up.len())];
@@ -33,20 +40,60 @@ impl World {
         Ok(())
     }
 
-    fn stop(&mut self, seat: usize, loses_power: bool) {
+    pub(super) fn stop(&mut self, seat: usize, loses_power: bool) {
+        let what = if loses_power { "loses power" } else { "is killed" };
+        self.trace(|| format!("node {} {what}", seat + 1));
+        self.note(if loses_power { Event::PowerLost } else { Event::Killed });
+        self.end(seat, loses_power);
+    }
+
+    fn end(&mut self, seat: usize, loses_power: bool) {
+        self.note_unflushed(seat);
         let seed = self.rng.next();
         self.seats[seat].node = None;
-        if loses_power {
-            self.trace(|| format!("node {} loses power", seat + 1));
-            self.seats[seat].disk.crash(seed);
-            self.note(Event::PowerLost);
-        } else {
-            self.trace(|| format!("node {} is killed", seat + 1));
-            self.seats[seat].disk.end_process(seed);
-            self.note(Event::Killed);
+        self.seats[seat].fails_syncs = false;
+        self.seats[seat].disk.fail_syncs(false);
+        match loses_power {
+            true => self.seats[seat].disk.crash(seed),
+            false => self.seats[seat].disk.end_process(seed),
         }
         self.network.gone(seat, !loses_power);
         self.forget_clients(seat);
+    }
+
+    /// A node says that it is about to stop, finishes, and ends.
+    fn stop_in_order(&mut self, seat: usize) -> Result<(), Breach> {
+        self.trace(|| format!("node {} stops in order", seat + 1));
+        self.controller.drain(seat);
+        let (now, mut effects) = (self.now(seat), Vec::new());
+        let node = self.seats[seat].node.as_mut().expect("it runs");
+        for shard in 0..node.shards.len() {
+            node.act(now, shard, &mut effects, |machine, out| machine.stop(now, out));
+        }
+        self.take(seat, effects)?;
+        self.finish_io(seat)?;
+        if self.seats[seat].node.is_some() {
+            self.end(seat, false);
+            self.note(Event::StoppedInOrder);
+        }
+        Ok(())
+    }
+
+    fn all_stop_in_order(&mut self) -> Result<(), Breach> {
+        for seat in self.running() {
+            self.stop_in_order(seat)?;
+        }
+        self.note(Event::AllStoppedInOrder);
+        if self.rng.one_in(2) { self.start_all() } else { Ok(()) }
+    }
+
+    fn one_stops_in_order(&mut self) -> Result<(), Breach> {
+        let running = self.running();
+        let place = self.rng.place(running.len().max(1));
+        match running.get(place) {
+            Some(seat) if running.len() > 2 => self.stop_in_order(*seat),
+            _ => Ok(()),
+        }
     }
 
     fn all_down(&mut self) -> Result<(), Breach> {
@@ -56,11 +103,12 @@ impl World {
                 self.stop(seat, loses_power);
             }
         }
-        self.note(Event::AllDown);
+        self.note(if loses_power { Event::AllLostPower } else { Event::AllKilled });
         Ok(())
     }
 
     fn come_back(&mut self) -> Result<(), Breach> {
+        self.give_up_replaced();
         for seat in 0..NODES {
             if self.seats[seat].node.is_none() && self.rng.one_in(2) {
                 // Registering takes the controller.
@@ -123,12 +171,44 @@ impl World {
         self.note(Event::ControllerCut);
     }
 
+    /// Who catches up does not flush, is proposed to join, and starts again before that is decided.
+    fn restart_who_joins(&mut self) -> Result<(), Breach> {
+        let image = self.controller.image();
+        let is_behind = |seat: &usize| {
+            let mut partitions = image.topics().flat_map(|topic| &topic.partitions);
+            let node = node_id(*seat);
+            partitions.any(|it| it.replicas.contains(&node) && !it.isr.contains(&node))
+        };
+        let behind: Vec<usize> = self.running().into_iter().filter(is_behind).collect();
+        for seat in &behind {
+            self.seats[*seat].slow_until = self.micros + 400_000;
+        }
+        for _ in 0..600 {
+            match self.rng.below(10) {
+                0..7 => self.deliver_one()?,
+                7 => self.produce()?,
+                8 => self.perform_one()?,
+                _ => {
+                    self.micros += 500;
+                    self.tick()?;
+                }
+            }
+            let joining = self.controller.joining().map(seat_of);
+            if let Some(seat) = joining.filter(|seat| self.runs(*seat) && behind.contains(seat)) {
+                self.stop(seat, true);
+                self.start(seat)?;
+                return self.decide_one();
+            }
+        }
+        Ok(())
+    }
+
     /// Where a deliberate bug of the disk acts.
     fn misbehave(&mut self) -> Result<(), Breach> {
         match self.bug {
             Some(Bug::AckBeforeFlush) => {
-                let now = self.now();
                 for seat in self.running() {
+                    let now = self.now(seat);
                     let mut effects = Vec::new();
                     let node = self.seats[seat].node.as_mut().expect("it runs");
                     for shard in 0..node.shards.len() {
@@ -157,6 +237,7 @@ impl World {
                 }
                 Ok(())
             }
+            Some(Bug::RejoinsWithoutEpoch) => self.restart_who_joins(),
             Some(Bug::CommittedIsrOnly | Bug::SkippedTruncation | Bug::ElectionOutsideIsr)
             | None => Ok(()),
         }

@@ -157,7 +157,7 @@ impl World {
                 if self.bug == Some(Bug::CommittedIsrOnly) {
                     // As if whoever joins did not count until that is committed.
                     let (key, epoch) = (change.key, change.partition_epoch);
-                    let (now, mut effects) = (self.now(), Vec::new());
+                    let (now, mut effects) = (self.now(seat), Vec::new());
                     let node = self.seats[seat].node.as_mut().expect("it runs");
                     node.act(now, shard, &mut effects, |machine, out| {
                         machine.isr_change_refused(now, key, epoch, out);
@@ -170,7 +170,7 @@ impl World {
 
     /// Pulls the frames of a connection onto the wire.
     fn send(&mut self, seat: usize, shard: usize, connection: ConnectionId) {
-        let now = self.now();
+        let now = self.now(seat);
         let incarnation = self.seats[seat].incarnation;
         let end = |connection| End { seat, shard, incarnation, connection };
         let wire = self.network.wire_of(end(Some(connection)));
@@ -242,7 +242,7 @@ impl World {
         end: End,
         input: impl FnOnce(&mut chronik_shards::machine::shard::ShardMachine, Now, &mut Vec<Effect>),
     ) -> Result<(), Breach> {
-        let (now, mut effects) = (self.now(), Vec::new());
+        let (now, mut effects) = (self.now(end.seat), Vec::new());
         let node = self.seats[end.seat].node.as_mut().expect("it is current");
         node.act(now, end.shard, &mut effects, |machine, out| input(machine, now, out));
         self.take(end.seat, effects)
@@ -301,7 +301,7 @@ impl World {
             return Err(format!("{frame:?} before a hello"));
         };
         let mut accepted = None;
-        let (now, mut effects) = (self.now(), Vec::new());
+        let (now, mut effects) = (self.now(to.seat), Vec::new());
         let node = self.seats[to.seat].node.as_mut().expect("it is current");
         node.act(now, to.shard, &mut effects, |machine, out| {
             accepted = Some(machine.peer_accepted(now, hello, out));

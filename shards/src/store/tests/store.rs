@@ -278,3 +278,15 @@ fn the_real_disk_comes_back_with_what_was_stored() {
     let missing = StdDisk::default().open(&dir.path().join("none"), OpenMode::Read).unwrap_err();
     assert_eq!(missing.kind(), io::ErrorKind::NotFound);
 }
+
+#[test]
+fn a_replica_that_no_start_knew_begins_without_the_segments_of_a_former_one() {
+    let disk = SimDisk::new();
+    append(&mut store(&disk), &batches(&[100, 600, 900, 100]));
+    let dir = paths::partition_dir(&data(), "pears", key(7, 0).partition);
+    assert!(read_file(&disk, &segment_file(&dir, SegmentFile::Log, Offset(4))).is_ok());
+    let mut again = SegmentStore::new(disk.clone(), data(), ShardId(0), Vec::new(), 3);
+    assert_eq!(view(execute(&mut again, open(2000))).end_offset(), None);
+    append(&mut again, &batches(&[50]));
+    assert!(read_file(&disk, &segment_file(&dir, SegmentFile::Log, Offset(4))).is_err());
+}
