@@ -61,7 +61,7 @@ impl World {
         let image = self.controller.image();
         let is_one_lost = self.seats.iter().any(|seat| seat.is_replaced);
         let mut partitions = image.topics().flat_map(|topic| &topic.partitions);
-        !is_one_lost && partitions.all(|it| it.isr.iter().chain(&it.elr).any(|node| has(node)))
+        !is_one_lost && partitions.all(|it| it.isr.iter().chain(&it.elr).any(&has))
     }
 
     /// A node comes to rest, goes down, and a bit of its WAL flips: recovery refuses, or nothing is lost.
