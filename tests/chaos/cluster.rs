@@ -100,7 +100,7 @@ fn campaign(
         for worker in 0..WORKERS {
             let partition = worker as usize % PARTITIONS;
             let is_idempotent = worker < IDEMPOTENT_WORKERS;
-            let acks = if is_idempotent || partition % 2 == 0 { -1 } else { 1 };
+            let acks = if is_idempotent || partition.is_multiple_of(2) { -1 } else { 1 };
             let is_patient = !is_idempotent && acks == -1;
             let seed = random.next();
             let profile = Profile { worker, partition, acks, is_idempotent, is_patient, seed };
