@@ -193,6 +193,11 @@ impl Controller {
             }
             return;
         }
+        // Whoever stops has fenced itself with its last breath, and was heard a moment before that. It comes back as
+        // another incarnation.
+        if broker.draining {
+            return;
+        }
         // An epoch is the log index of its registration.
         let registered = u64::try_from(broker_epoch.get()).unwrap_or(u64::MAX);
         let can_serve = |last: BrokerHeartbeat| {

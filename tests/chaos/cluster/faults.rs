@@ -1,6 +1,6 @@
 //! What happens to nodes and to the connections between them.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::probe::Course;
 use crate::support::cluster::Cluster;
@@ -12,6 +12,9 @@ const FROZEN_MS: (usize, usize) = (1500, 4000);
 const CUT_MS: (usize, usize) = (300, 4000);
 const DOWN_MS: (usize, usize) = (0, 2500);
 const SLOW_MS: (usize, usize) = (5, 60);
+
+/// Longer than handing everything over takes.
+const SLOW_STOP: Duration = Duration::from_secs(1);
 
 const SHARDS_MAX: usize = 4;
 
@@ -89,7 +92,7 @@ pub fn inflict(
     match fault {
         Fault::KillLeader => kill(cluster, &[leader], random, course),
         Fault::StopLeader => {
-            cluster.stop(leader);
+            stop(cluster, leader);
             pause(random, DOWN_MS);
             back(cluster, &[leader], course);
         }
@@ -108,13 +111,13 @@ pub fn inflict(
             course.over();
         }
         Fault::Stop => {
-            cluster.stop(victim);
+            stop(cluster, victim);
             pause(random, DOWN_MS);
             back(cluster, &[victim], course);
         }
         Fault::RollingRestart => {
             for id in cluster.ids() {
-                cluster.stop(id);
+                stop(cluster, id);
                 cluster.restart(id);
             }
             course.over();
@@ -156,6 +159,19 @@ fn kill(cluster: &mut Cluster, victims: &[i32], random: &mut Random, course: &mu
     victims.iter().for_each(|victim| cluster.kill9(*victim));
     pause(random, DOWN_MS);
     back(cluster, victims, course);
+}
+
+/// Stops a node in order, and says so when that takes longer than it should.
+fn stop(cluster: &mut Cluster, node: i32) {
+    let (before, begin) = (cluster.stderr(node).len(), Instant::now());
+    cluster.stop(node);
+    let took = begin.elapsed();
+    if took > SLOW_STOP {
+        println!(
+            "chaos: node {node} took {took:.2?} to stop:\n{}",
+            &cluster.stderr(node)[before..]
+        );
+    }
 }
 
 /// Starts processes again.

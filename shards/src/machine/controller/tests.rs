@@ -217,6 +217,17 @@ fn a_controller_that_was_stopped_itself_takes_nobody_for_silent() {
 }
 
 #[test]
+fn a_node_that_stops_is_not_unfenced_for_what_it_said_before() {
+    let mut cluster = Cluster::serving();
+    cluster.pass(100, &[1, 2, 3]);
+    let leaving = BrokerIncarnation { node_id: NodeId(2), broker_epoch: cluster.epoch(2) };
+    cluster.apply(&MetadataCommand::DrainBroker(leaving));
+    cluster.apply(&MetadataCommand::FenceBroker(leaving));
+    cluster.pass(SESSION_MS / 2, &[1, 3]);
+    assert_eq!(cluster.fenced(), [2]);
+}
+
+#[test]
 fn preferred_replicas_get_their_partitions_back() {
     let mut cluster = Cluster::serving();
     cluster.pass(SESSION_MS + 100, &[2, 3]);

@@ -234,7 +234,8 @@ final class AdminChecks {
                         "segment.bytes", "1073741824",
                         "segment.ms", "604800000",
                         "max.message.bytes", "1048588",
-                        "min.insync.replicas", "1",
+                        // As run-all configures a cluster; 1 where a node is alone, which is Kafka's default.
+                        "min.insync.replicas", String.valueOf(cluster.replicas / 2 + 1),
                         "compression.type", "producer",
                         "message.timestamp.type", "CreateTime",
                         "message.timestamp.after.max.ms", "3600000")
