@@ -145,7 +145,8 @@ impl ShardMachine {
         let leader_epoch = partition.leader_epoch;
         let opened = WalEntry::Opened { key, topic_name: topic_name.clone(), leader_epoch };
         self.wal.push(opened, Note::Opened);
-        if !self.removals.awaits(&key) {
+        // Behind the removal of a former replica, which the store is asked for when the log has it.
+        if self.removals.may_open(&key) {
             let config = partition.config.clone();
             out.push(Effect::Store(StoreJob::Open { key, topic_name, config }));
         }

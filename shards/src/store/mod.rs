@@ -38,7 +38,7 @@ use crate::format::checkpoint::{self, Checkpoint};
 use crate::format::partition_metadata;
 use crate::format::positions::PartitionCheckpoint;
 use crate::format::record_batch::StoredBatch;
-use crate::machine::effect::{CheckpointJob, StoreJob, StoreReply};
+use crate::machine::effect::{CheckpointJob, LogView, StoreJob, StoreReply};
 use crate::machine::input::PartitionConfig;
 use crate::model::{Offset, PartitionIndex, ReplicaKey, ShardId, TimestampMs, TopicId};
 
@@ -194,8 +194,9 @@ impl<D: Disk> SegmentStore<D> {
             (StoreReply::Segments { key, view }, Some(log)) => {
                 StoreReply::Truncated { key, view, producers: log.producers.to_checkpoint() }
             }
+            // Its directory has found no space yet: nothing is in segments that could be cut.
             (StoreReply::NoSpace { .. }, _) => {
-                self.answer(key, Err(io::Error::other("there is no directory to cut")))
+                StoreReply::Truncated { key, view: LogView::default(), producers: Vec::new() }
             }
             (other, _) => other,
         }

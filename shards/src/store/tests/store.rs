@@ -290,3 +290,16 @@ fn a_replica_that_no_start_knew_begins_without_the_segments_of_a_former_one() {
     append(&mut again, &batches(&[50]));
     assert!(read_file(&disk, &segment_file(&dir, SegmentFile::Log, Offset(4))).is_err());
 }
+
+#[test]
+fn a_partition_whose_directory_found_no_space_has_nothing_to_cut() {
+    let disk = SimDisk::new();
+    drop(store(&disk));
+    disk.set_quota(Some(0));
+    let mut store = SegmentStore::new(disk.clone(), data(), ShardId(0), Vec::new(), 3);
+    assert!(matches!(execute(&mut store, open(2000)), StoreReply::NoSpace { .. }));
+    let cut = StoreJob::Truncate { key: key(7, 0), end_offset: Offset(0), begins_anew: true };
+    assert!(matches!(execute(&mut store, cut), StoreReply::Truncated { .. }));
+    disk.set_quota(None);
+    assert_eq!(view(execute(&mut store, open(2000))).end_offset(), None);
+}
