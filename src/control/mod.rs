@@ -6,7 +6,7 @@
 //! returns at once and its answer is a callback.
 //!
 //! The group begins with the nodes that the configuration names: the first five vote, further ones learn.
-//! Later nodes come and go as the metadata say ([`member`]). Its
+//! Later nodes come and go as the metadata say (`member`). Its
 //! leader is the controller, which fences silent nodes and has leaders elected
 //! ([`chronik_shards::machine::controller`]). Any node takes proposals: it passes them on, again if they
 //! get lost, and each counts once. A node that is alone leads itself, without timers: its idle control

@@ -29,29 +29,10 @@ const BUG_SEEDS: u64 = 60;
 
 /// Runs seeds on all cores and adds up what happened; panics with the first seed that fails.
 fn campaign(seeds: std::ops::Range<u64>) -> BTreeMap<Event, u64> {
-    let next = AtomicU64::new(seeds.start);
-    let workers = std::thread::available_parallelism().map_or(1, usize::from);
-    let work = || {
-        let mut events: BTreeMap<Event, u64> = BTreeMap::new();
-        loop {
-            let seed = next.fetch_add(1, Ordering::Relaxed);
-            if seed >= seeds.end {
-                return events;
-            }
-            for (event, count) in checked(seed).events {
-                *events.entry(event).or_default() += count;
-            }
-        }
-    };
     let mut events: BTreeMap<Event, u64> = BTreeMap::new();
-    std::thread::scope(|scope| {
-        let threads: Vec<_> = (0..workers).map(|_| scope.spawn(work)).collect();
-        for thread in threads {
-            for (event, count) in thread.join().expect("the panic above names its seed") {
-                *events.entry(event).or_default() += count;
-            }
-        }
-    });
+    for (event, count) in on_all_cores(seeds, checked).into_iter().flat_map(|it| it.events) {
+        *events.entry(event).or_default() += count;
+    }
     events
 }
 
@@ -94,10 +75,17 @@ fn no_acknowledged_record_is_lost_in_any_seed() {
 
 #[test]
 fn seeds_that_once_failed_stay_mended() {
-    for line in include_str!("seeds.txt").lines().filter(|line| !line.starts_with('#')) {
-        let seed = line.split_whitespace().next().expect("a line begins with its seed");
-        checked(seed.parse().expect("a seed is a number"));
+    for seed in seeds_of(include_str!("seeds.txt")) {
+        checked(seed);
     }
+}
+
+/// The seeds of a list: lines that begin with one, and remarks.
+fn seeds_of(list: &str) -> impl Iterator<Item = u64> {
+    list.lines().filter(|line| !line.starts_with('#')).map(|line| {
+        let seed = line.split_whitespace().next().expect("a line begins with its seed");
+        seed.parse().expect("a seed is a number")
+    })
 }
 
 #[test]
@@ -196,6 +184,13 @@ fn no_acknowledged_record_of_a_cluster_is_lost_in_any_seed() {
         for event in cluster::Event::ALL {
             assert!(events.contains_key(event), "no seed had {event:?}: the simulator went blind");
         }
+    }
+}
+
+#[test]
+fn cluster_seeds_that_once_failed_stay_mended() {
+    for seed in seeds_of(include_str!("cluster/seeds.txt")) {
+        checked_cluster(seed);
     }
 }
 
