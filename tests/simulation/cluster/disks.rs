@@ -175,7 +175,12 @@ impl World {
             .topics()
             .flat_map(|topic| &topic.partitions)
             .all(|found| !found.replicas.contains(&gone));
-        if !is_free || image.broker(gone).is_some_and(|broker| !broker.fenced) {
+        let Some(broker) = image.broker(gone) else {
+            // It was taken off before, and has not come back since.
+            self.seats[seat].is_replaced = false;
+            return;
+        };
+        if !is_free || !broker.fenced {
             return;
         }
         let unregister = MetadataCommand::UnregisterBroker(UnregisterBroker { node_id: gone });

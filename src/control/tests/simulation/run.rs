@@ -482,7 +482,10 @@ impl Run {
             // Work goes on: the last commands may be under way.
             assert!(image.applied() + 40 > furthest.unwrap_or(0), "node {node} is left behind");
             let stays = |node: NodeId| !image.is_leaving(node);
-            let there = |(node, broker): (NodeId, &Broker)| !broker.fenced || !stays(node);
+            // Whoever was about to stop comes back as another incarnation only.
+            let there = |(node, broker): (NodeId, &Broker)| {
+                !broker.fenced || broker.draining || !stays(node)
+            };
             assert!(image.brokers().all(there), "all are there");
             for (key, partition) in image.topics().flat_map(|topic| topic.replicas()) {
                 assert!(partition.leader.is_some(), "{key} is led by nobody");
