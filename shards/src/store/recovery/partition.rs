@@ -173,7 +173,7 @@ pub fn inspect<D: Disk>(disk: &D, subject: Subject) -> io::Result<Inspection> {
         found.judge_start(&listed, log_start);
         found.judge_end(end, flushed, stop);
     }
-    found.match_wal(end);
+    found.match_wal(end, flushed);
     if found.keep_end < found.log_start && found.append_from == found.subject.overlay.batches.len()
     {
         found.restart_at(found.log_start);
@@ -303,8 +303,8 @@ impl Inspection {
         }
     }
 
-    /// Compares what segments hold from the WAL's first batch on with the WAL.
-    fn match_wal(&mut self, end: Offset) {
+    /// Compares what segments hold from the WAL's first batch on with the WAL. Below `flushed` they are durable.
+    fn match_wal(&mut self, end: Offset, flushed: Option<Offset>) {
         self.keep_end = end;
         let overlay = &self.subject.overlay;
         let kept: Vec<BatchHeader> =
@@ -333,8 +333,10 @@ impl Inspection {
         let begins = self.sealed.first().map(|sealed| sealed.base_offset);
         let begins = begins.or(self.scanned.first().map(|(listed, _)| listed.base_offset));
         if begins.is_none_or(|begins| first < begins) {
-            // Earlier segments never became durable; the WAL has it all.
-            if !self.restart && end > wal_end && overlay.cut.is_none() {
+            // Earlier segments never became durable; the WAL has it all, but for a run of which nobody was told
+            // yet.
+            let is_claimed = flushed.is_some_and(|flushed| flushed > wal_end);
+            if !self.restart && is_claimed && overlay.cut.is_none() {
                 self.damage((wal_end, end), "segments begin too late".to_owned());
             }
             self.restart_at(first);
