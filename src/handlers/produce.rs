@@ -151,6 +151,8 @@ struct Destination {
     key: ReplicaKey,
     max_message_bytes: usize,
     codec: Option<Codec>,
+    /// Its records are told apart by their keys.
+    is_compacted: bool,
 }
 
 /// Finds the partition and checks the batch, on the connection's own shard.
@@ -183,7 +185,8 @@ fn find(
     })?;
     let settings = view.settings(key.topic_id).expect("every topic of the image has settings");
     let max_message_bytes = settings.partition.max_message_bytes;
-    Ok(Destination { key, max_message_bytes, codec: settings.compression.codec() })
+    let (codec, is_compacted) = (settings.compression.codec(), settings.partition.cleanup_compact);
+    Ok(Destination { key, max_message_bytes, codec, is_compacted })
 }
 
 /// The batch as it may enter the log, in the codec that the topic stores.
@@ -203,7 +206,9 @@ async fn checked(
         return Ok(batch);
     }
     let expanded_bytes_max = limit.saturating_mul(EXPANSION_MAX);
-    let batch = handlers.record_checks.check(batch, expanded_bytes_max, turn).await?;
+    let requires_keys = destination.is_compacted;
+    let checks = &handlers.record_checks;
+    let batch = checks.check(batch, expanded_bytes_max, requires_keys, turn).await?;
     match destination.codec {
         Some(codec) => recompress(batch, codec, expanded_bytes_max),
         None => Ok(batch),

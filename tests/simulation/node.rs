@@ -40,6 +40,7 @@ const LIMITS: ShardLimits = ShardLimits {
     fetch_waits_max: 64,
     seal_after_ms: 20,
     retention_interval_ms: 60_000,
+    compaction_interval_ms: 2_000,
     tail_cache_idle_ms: 30_000,
 };
 

@@ -7,6 +7,7 @@
 use std::collections::BTreeSet;
 
 use super::acks::Requests;
+use super::compaction::Compaction;
 use super::effect::{Effect, LogView, NoSpace, RecoveredPartition, StoreJob, StoreReply, WalStart};
 use super::fetch_waits::FetchWaits;
 use super::input::{PartitionConfig, PartitionSpec, ProduceError};
@@ -49,6 +50,7 @@ pub struct ShardMachine {
     pub(super) waits: FetchWaits,
     /// When retention looks around next; `None` when there is nothing it could ever remove.
     pub(super) next_retention: Option<MonotonicMicros>,
+    pub(super) compaction: Compaction,
     /// `None` on a node without peers.
     pub(super) replication: Option<Replication>,
 }
@@ -90,6 +92,7 @@ impl ShardMachine {
             cache: CacheOrder::default(),
             waits: FetchWaits::default(),
             next_retention: None,
+            compaction: Compaction::default(),
             replication: None,
         }
     }
@@ -131,6 +134,7 @@ impl ShardMachine {
             self.insert_partition(Partition::new(spec, recovered), is_ahead, out);
         }
         self.arm_retention(now.monotonic);
+        self.arm_compaction(now.monotonic);
         self.pump(now, out);
     }
 
@@ -176,6 +180,7 @@ impl ShardMachine {
         if partition.config == config {
             return;
         }
+        partition.is_uncleanable = false;
         partition.config = config.clone();
         out.push(Effect::Store(StoreJob::Configure { key, config }));
         // What was appended may count from now on.
@@ -183,6 +188,7 @@ impl ShardMachine {
         // Retention may want something else now: let the next tick look.
         if self.life == Life::Running {
             self.next_retention = Some(MonotonicMicros(0));
+            self.arm_compaction(MonotonicMicros(0));
         }
     }
 
@@ -199,6 +205,7 @@ impl ShardMachine {
         self.runs.forget(slot);
         self.detach_streams(slot, StreamFailure::UnknownPartition);
         self.cache.forgot(partition.tail.clear(), &self.partitions);
+        self.abandon_compaction(now.monotonic, &key);
         self.rounds.release(&key);
         if partition.append_target.is_some() {
             self.rounds.append_done(&self.partitions, out);
@@ -259,17 +266,24 @@ impl ShardMachine {
             StoreReply::Segments { key, view } => self.take_view(now, key, view, out),
             StoreReply::RunsDone => self.large_runs_done(),
             StoreReply::Checkpointed { lsn } => {
-                let lsn = self.rounds.checkpointed(lsn);
+                let lsn = self.rounds.checkpointed(lsn, &mut self.partitions);
                 self.wal.checkpointed(lsn);
+                self.arm_compaction(now.monotonic);
             }
             reply @ StoreReply::Truncated { .. } => self.segments_truncated(reply),
+            StoreReply::SegmentsRewritten { key, id } => self.segments_rewritten(key, id, out),
+            StoreReply::Swapped { key, view } => self.segments_swapped(now, key, view, out),
+            StoreReply::Compacted { key, id, view, result } => {
+                self.take_view(now, key, view, out);
+                self.compacted(now, key, id, result);
+            }
             StoreReply::NoSpace { key } => {
                 let whose = key.and_then(|key| Some((self.partitions.slot(&key)?, key)));
                 if key.is_none() || whose.is_some() {
                     self.rounds.refused(now.monotonic, whose);
                 }
             }
-            StoreReply::Failed { key, .. } => self.fail_partition(key, out),
+            StoreReply::Failed { key, .. } => self.fail_partition(now, key, out),
         }
         self.pump(now, out);
     }
@@ -288,6 +302,7 @@ impl ShardMachine {
             self.rounds.next_deadline(),
             self.cache.idle_deadline(self.limits.tail_cache_idle_ms),
             self.next_retention,
+            self.compaction.next_deadline(),
             self.next_peer_deadline(),
         ];
         parts.into_iter().flatten().min()
@@ -309,6 +324,7 @@ impl ShardMachine {
         if self.next_retention.is_some_and(|at| at <= now.monotonic) {
             self.run_retention(now, out);
         }
+        self.look_for_dirt(now, out);
         self.pump(now, out);
     }
 
@@ -320,6 +336,7 @@ impl ShardMachine {
         }
         self.life = Life::Stopping;
         self.next_retention = None;
+        self.compaction.stop();
         self.refuse_parked(now, &ProduceError::Stopping, out);
         self.waits.expire(MonotonicMicros(u64::MAX), &mut self.partitions, out);
         self.pump(now, out);
@@ -444,7 +461,13 @@ impl ShardMachine {
         }
     }
 
-    fn take_view(&mut self, now: Now, key: ReplicaKey, view: LogView, out: &mut Vec<Effect>) {
+    pub(super) fn take_view(
+        &mut self,
+        now: Now,
+        key: ReplicaKey,
+        view: LogView,
+        out: &mut Vec<Effect>,
+    ) {
         let Some(slot) = self.partitions.slot(&key) else { return };
         let partition = self.partitions.get_mut(slot).expect("a key names an open slot");
         // Until the cut is answered, answers speak of what is void.
@@ -467,8 +490,9 @@ impl ShardMachine {
         }
     }
 
-    fn fail_partition(&mut self, key: ReplicaKey, out: &mut Vec<Effect>) {
+    fn fail_partition(&mut self, now: Now, key: ReplicaKey, out: &mut Vec<Effect>) {
         self.cut_is_over(&key);
+        self.abandon_compaction(now.monotonic, &key);
         let Some(slot) = self.partitions.slot(&key) else { return };
         let partition = self.partitions.get_mut(slot).expect("a key names an open slot");
         let was_appending = partition.append_target.is_some();

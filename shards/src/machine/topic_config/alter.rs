@@ -68,5 +68,10 @@ pub fn alter(
         key.rule.check(name, &value, broker.limits())?;
         command.set.push(ConfigEntry { name: name.clone(), value });
     }
+    let mut result = overrides.clone();
+    result.retain(|name, _| !command.remove.contains(name));
+    result.extend(command.set.iter().map(|entry| (entry.name.clone(), entry.value.clone())));
+    // What was set before is not looked at again, but for what keys say together.
+    super::check_together(&result, broker)?;
     Ok(command)
 }

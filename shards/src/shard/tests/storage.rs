@@ -74,6 +74,8 @@ impl Storage for AppendOnly {
             StoreJob::Remove { key } => vec![StoreReply::Removed { key }],
             StoreJob::Configure { .. }
             | StoreJob::Roll { .. }
+            | StoreJob::Compact { .. }
+            | StoreJob::SwapSegments { .. }
             | StoreJob::DeleteSegments { .. } => Vec::new(),
         })
     }
