@@ -57,8 +57,10 @@ impl RecordChecks {
         turn: &mut Turn,
     ) -> Result<TimestampMs, BatchError> {
         let mut alone = self.0.try_reserve(1);
-        let begin = || Ok(batch.record_check(limit_bytes)?.requires_keys(requires_keys));
-        let mut check: RecordCheck<'_> = begin()?;
+        let begin = || -> Result<RecordCheck<'_>, BatchError> {
+            Ok(batch.record_check(limit_bytes)?.requires_keys(requires_keys))
+        };
+        let mut check = begin()?;
         loop {
             let before = check.walked();
             let latest = check.advance(STEP_BYTES)?;

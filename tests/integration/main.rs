@@ -11,6 +11,7 @@ mod support;
 mod cluster;
 mod cluster_data;
 mod cluster_processes;
+mod compaction;
 mod damage;
 mod disk_full;
 mod fetch;

@@ -72,6 +72,8 @@ pub struct Counts {
     pub led_runs: u64,
     /// A run of a partition that it follows did.
     pub followed_runs: u64,
+    /// Compaction put segments in the place of others.
+    pub swaps: u64,
 }
 
 /// A node that runs.
@@ -85,6 +87,8 @@ pub struct Node {
     pub has_gone_on: bool,
     /// What it did that is noted.
     pub did: Counts,
+    /// A deliberate bug: compaction does not stop at the high watermark.
+    pub compacts_too_far: bool,
     /// They hold what no checkpoint covers.
     pub has_uncovered: bool,
     /// What recovery said.
@@ -110,6 +114,8 @@ pub enum Pending {
     Job(usize),
     /// A shard's next WAL file.
     File(usize),
+    /// A step of a shard's compaction.
+    Compact(usize),
 }
 
 impl Node {
@@ -177,6 +183,7 @@ impl Node {
             disk: disk.clone(),
             has_failed: false,
             did: Counts::default(),
+            compacts_too_far: false,
             has_gone_on,
             has_uncovered,
             report,
@@ -264,8 +271,12 @@ impl Node {
         commit
     }
 
-    fn queue(&mut self, shard: usize, job: StoreJob) {
-        match &job {
+    fn queue(&mut self, shard: usize, mut job: StoreJob) {
+        match &mut job {
+            StoreJob::Compact { end_offset, .. } if self.compacts_too_far => {
+                *end_offset = Offset(i64::MAX);
+            }
+            StoreJob::SwapSegments { .. } => self.did.swaps += 1,
             StoreJob::Truncate { .. } => self.did.cuts += 1,
             StoreJob::AppendRuns { runs, .. } => {
                 for (key, _) in runs {
@@ -301,6 +312,9 @@ impl Node {
             if !shard.files_wanted.is_empty() {
                 found.push(Pending::File(index));
             }
+            if shard.store.is_compacting() {
+                found.push(Pending::Compact(index));
+            }
         }
         found
     }
@@ -322,6 +336,10 @@ impl Node {
                 let job = self.shards[shard].jobs.pop_front().expect("it is pending");
                 let replies = self.shards[shard].store.execute(job).map_err(io::Error::other)?;
                 self.answer(shard, now, replies, out);
+            }
+            Pending::Compact(shard) => {
+                let step = self.shards[shard].store.compact().map_err(io::Error::other)?;
+                self.answer(shard, now, step.replies, out);
             }
             Pending::File(shard) => {
                 let (seq, recycle) =
@@ -463,8 +481,12 @@ impl Node {
             FetchData::Cached(batches) => batches,
             FetchData::InSegments { offset, end, .. } => {
                 let holds = |segment: &&SegmentMeta| segment.end_offset > offset;
-                let segment = view.iter().find(holds).expect("the machine names what is there");
-                self.read_segment(key, segment, offset, end)
+                let mut segments = view.iter().filter(holds);
+                let read = |segment| self.read_segment(key, segment, offset, end);
+                // Compaction may have left nothing at the end of a segment.
+                segments
+                    .find_map(|it| Some(read(it)).filter(|it| !it.is_empty()))
+                    .unwrap_or_default()
             }
         };
         Ok((slice.log_start_offset, slice.high_watermark, batches))

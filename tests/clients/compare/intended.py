@@ -24,7 +24,6 @@ DAMAGED = "bytes that are not as long as they say are damaged ones, as with a wr
 # What is different on purpose, by probe: Chronik's answer, and why.
 INTENDED = {
     "create: segment.bytes 1000": (code(0), "small segments do no harm here"),
-    "create: cleanup.policy compact": (code(INVALID_CONFIG), "compaction is not served"),
     "create: cleanup.policy empty": (code(INVALID_CONFIG), "retention.ms=-1 is the one way to keep everything"),
     "create: cleanup.policy twice delete": (code(INVALID_CONFIG), "a word that is named twice is a mistake"),
     "produce: magic 0": (refused(UNSUPPORTED_FOR_MESSAGE_FORMAT), "formats before magic 2 are refused by that name"),
