@@ -158,7 +158,7 @@ impl Model {
     ) -> Result<(), Breach> {
         self.log_start(key, log_start)?;
         self.high_watermark(key, high_watermark)?;
-        self.replica(key, log_start, high_watermark, log)
+        self.log(key, log_start, high_watermark, log, true)
     }
 
     /// The whole of one replica was read. Another one may begin earlier, or let read less.
@@ -168,6 +168,17 @@ impl Model {
         log_start: Offset,
         high_watermark: Offset,
         log: &[Seen],
+    ) -> Result<(), Breach> {
+        self.log(key, log_start, high_watermark, log, false)
+    }
+
+    fn log(
+        &mut self,
+        key: ReplicaKey,
+        log_start: Offset,
+        high_watermark: Offset,
+        log: &[Seen],
+        is_alone: bool,
     ) -> Result<(), Breach> {
         for seen in log {
             self.read(key, seen)?;
@@ -186,7 +197,7 @@ impl Model {
             return Err(format!("{key}: ends at {due} below its high watermark {high_watermark}"));
         }
         if is_compacted {
-            check_keys(partition, key, log_start, log)?;
+            check_keys(partition, key, log_start, log, is_alone)?;
             return Ok(());
         }
         let by_offset: BTreeMap<Offset, BatchId> =
@@ -221,12 +232,14 @@ fn check_records(partition: &Partition, key: ReplicaKey, seen: &Seen) -> Result<
 }
 
 /// Of every key the newest acknowledged record is there, or one that is newer, or it was a tombstone; and where one is
-/// gone, so is every older one.
+/// gone, so is every older one. A follower may have taken older ones before its leader compacted what lies between: there
+/// a newer one has to be.
 fn check_keys(
     partition: &Partition,
     key: ReplicaKey,
     log_start: Offset,
     log: &[Seen],
+    is_alone: bool,
 ) -> Result<(), Breach> {
     let mut there: BTreeMap<u8, BTreeSet<Offset>> = BTreeMap::new();
     for (offset, name, _) in log.iter().flat_map(|seen| &seen.keyed) {
@@ -258,7 +271,10 @@ fn check_keys(
             return Err(format!("{key}: of key {name} the newest at {newest} is lost: {there:?}"));
         }
         for gone in acked.keys().filter(|offset| !there.contains(offset)) {
-            if let Some(older) = there.range(log_start..*gone).next() {
+            let has_newer = there.last().is_some_and(|last| last > gone);
+            if let Some(older) = there.range(log_start..*gone).next()
+                && (is_alone || !has_newer)
+            {
                 return Err(format!("{key}: of key {name} {gone} is gone and {older} is there"));
             }
         }
