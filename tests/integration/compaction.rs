@@ -39,14 +39,20 @@ fn keyed(key: impl AsRef<[u8]>, value: Option<&[u8]>) -> Record {
 }
 
 fn create(client: &mut Client, topic: &str, more: &[(&str, &str)]) {
+    let segment_bytes = segment_bytes().to_string();
     let mut configs = vec![
         ("cleanup.policy", "compact"),
-        ("segment.bytes", "16384"),
+        ("segment.bytes", segment_bytes.as_str()),
         ("min.cleanable.dirty.ratio", "0.01"),
     ];
     configs.retain(|(key, _)| !more.iter().any(|(other, _)| key == other));
     configs.extend_from_slice(more);
     create_topic_with(client, topic, 1, &configs);
+}
+
+/// Small, so that a test soon has several; Kafka has a least size.
+fn segment_bytes() -> usize {
+    if is_reference() { 1 << 20 } else { 16 << 10 }
 }
 
 /// Offsets and keys that there are.
@@ -76,7 +82,8 @@ fn fill(client: &mut Client, topic: &str, rounds: usize) -> BTreeMap<Vec<u8>, i6
 /// Closes the segment that is written, so that what is before may be compacted.
 fn close_segment(client: &mut Client, topic: &str) {
     for part in 0..2 {
-        let record = keyed(format!("filler-{part}"), Some(&vec![0; 15_000]));
+        let value = vec![0; segment_bytes() * 9 / 10];
+        let record = keyed(format!("filler-{part}"), Some(&value));
         produce(client, topic, 0, &Batch::of_records(vec![record]));
     }
 }

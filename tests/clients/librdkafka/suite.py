@@ -286,12 +286,12 @@ def unserved_configs_are_refused_by_name():
 
 def compacted_topic_keeps_the_newest_of_every_key():
     name = topic(
-        "compact", 1, {"cleanup.policy": "compact", "segment.bytes": "16384", "min.cleanable.dirty.ratio": "0.01"}
+        "compact", 1, {"cleanup.policy": "compact", "segment.bytes": "1048576", "min.cleanable.dirty.ratio": "0.01"}
     )
     value = bytes(400)
     written = [Record(0, b"key-%d" % (i % 15), value) for i in range(300)]
     # Of what is in a closed segment only the newest stays; these close the segment.
-    closing = [Record(0, b"closing-%d" % i, bytes(15000)) for i in range(2)]
+    closing = [Record(0, b"closing-%d" % i, bytes(900000)) for i in range(2)]
     send(name, written)
     offsets = [message.offset() for message in send(name, closing)]
     newest = {record.key: offset for offset, record in enumerate(written)}
@@ -309,7 +309,7 @@ def compacted_topic_keeps_the_newest_of_every_key():
             there.append((message.offset(), message.key()))
         equal(sorted(there), there, "offsets in order")
         # Each look is something new, so that the log is dirty.
-        send(name, [Record(0, b"closing-0", bytes(15000))])
+        send(name, [Record(0, b"closing-0", bytes(900000))])
         return [(o, k) for o, k in there if o < offsets[0]] == sorted((o, k) for k, o in newest.items())
 
     eventually("one record of every key", is_compacted)
