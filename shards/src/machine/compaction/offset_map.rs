@@ -109,7 +109,7 @@ impl OffsetMap {
         let hash = XxHash3_128::oneshot_with_seed(self.seed, key);
         let hash = [(hash >> 64) as u64, hash as u64];
         let slots = self.slots.len();
-        let mut place = (u128::from(hash[0]) * slots as u128 >> 64) as usize;
+        let mut place = ((u128::from(hash[0]) * slots as u128) >> 64) as usize;
         loop {
             let slot = &self.slots[place];
             if slot[2] == 0 || slot[..2] == hash {
