@@ -56,13 +56,17 @@ impl World {
                 });
                 let until = ends.fold(until, Offset::max);
                 self.trace(|| format!("{key}: {from}..{until} may be lost with node {node}"));
-                self.model.excuse(key, from, until);
-                self.written
-                    .retain(|(other, base), _| *other != key || *base < from || *base >= until);
+                self.allow_loss(key, from, until);
                 self.note(Event::LossAllowed);
             } else if epoch == Some(broker_epoch) || !partition.isr.contains(&node) {
                 self.lost.push(lost);
             }
         }
+    }
+
+    /// Takes back what was promised of these records.
+    pub(super) fn allow_loss(&mut self, key: ReplicaKey, from: Offset, until: Offset) {
+        self.model.excuse(key, from, until);
+        self.written.retain(|(other, base), _| *other != key || *base < from || *base >= until);
     }
 }
