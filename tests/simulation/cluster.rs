@@ -337,6 +337,7 @@ impl World {
             controller::Process { incarnation, shards, directory: self.seats[seat].directory };
         let broker_epoch = self.controller.register(node_id(seat), process, self.micros);
         self.seats[seat].broker_epoch = broker_epoch;
+        self.excuse();
         self.trace(|| format!("node {} starts, {shards} shards, {broker_epoch:?}", seat + 1));
         let view = self.controller.view(seat);
         let known: BTreeMap<ReplicaKey, Known> = admin::replicas_on(view, node_id(seat));

@@ -169,8 +169,10 @@ impl World {
             found.replicas.contains(&gone) && !found.removing.contains(&gone)
         };
         let held: Vec<ReplicaKey> = self.keys().into_iter().filter(holds).collect();
-        for key in held {
+        for key in self.keys() {
             self.elect_instead_of(gone, key);
+        }
+        for key in held {
             self.reassign_to(key, Some(Assignment { replicas: others.clone() }));
         }
         let image = self.controller.image();
