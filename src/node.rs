@@ -26,7 +26,9 @@ use chronik_shards::store::SegmentStore;
 use chronik_shards::store::disk::StdDisk;
 use chronik_shards::store::pace::Pace;
 use chronik_shards::store::paths;
-use chronik_shards::store::recovery::{Recovered, RecoveryError, RecoveryInput, recover_in_phases};
+use chronik_shards::store::recovery::{
+    Gone, Recovered, RecoveryError, RecoveryInput, recover_in_phases,
+};
 
 use crate::boot::{self, BootError, Claim};
 use crate::config::{Endpoint, NodeConfig};
@@ -285,7 +287,7 @@ fn recover_data(
     limits: &ShardLimits,
     laps: &mut Laps,
 ) -> Result<Recovered, RecoveryError> {
-    let deleted_topics = image.deleted_topics().collect();
+    let gone = Gone::from(config.node_id, &image);
     let partitions = replicas_here(config.node_id, broker, image);
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis());
     recover_in_phases(
@@ -293,7 +295,7 @@ fn recover_data(
         &RecoveryInput {
             data: config.data_dir.clone(),
             partitions,
-            deleted_topics,
+            gone,
             shards: config.plan.shard_count(),
             accept_data_loss: config.accept_data_loss,
             wal_file_bytes: limits.wal_file_bytes,

@@ -7,7 +7,7 @@ use crate::machine::effect::{CheckpointJob, LogView, StoreJob, StoreReply};
 use crate::model::{Lsn, Offset, ShardId};
 use crate::store::disk::{Disk, OpenMode, StdDisk, read_file};
 use crate::store::paths::{self, SegmentFile, segment_file};
-use crate::store::recovery::{RecoveryInput, recover};
+use crate::store::recovery::{Gone, RecoveryInput, recover};
 use crate::store::sim_disk::SimDisk;
 use crate::store::{SegmentStore, StoreError};
 
@@ -251,7 +251,7 @@ fn the_real_disk_comes_back_with_what_was_stored() {
     let input = RecoveryInput {
         data: dir.path().to_owned(),
         partitions: vec![(key(7, 0), "pears".to_owned(), config(3000))],
-        deleted_topics: Default::default(),
+        gone: Gone::default(),
         shards: 1,
         accept_data_loss: false,
         wal_file_bytes: 1 << 20,
