@@ -91,6 +91,32 @@ fn too_few_in_sync_refuse_before_the_append_and_after_it() {
 }
 
 #[test]
+fn a_peer_that_no_partition_has_a_replica_on_is_not_dialled_until_one_has() {
+    let mut cluster = Cluster::led_by_0();
+    cluster.cut = vec![2];
+    cluster.pass_millis(LIMITS.peer_timeout_ms + LIMITS.reconnect_ms_max);
+    cluster.dialled.clear();
+    cluster.pass_millis(1000);
+    assert!(cluster.dialled.contains(&(0, 2)), "it may come back");
+
+    cluster.metadata_index += 1;
+    let mut elsewhere = cluster.assignment(0, 1, 2, &[0, 1]);
+    elsewhere.replicas.truncate(2);
+    cluster.tell(0, &elsewhere);
+    cluster.pass_millis(LIMITS.reconnect_ms_max);
+    cluster.dialled.clear();
+    cluster.pass_millis(1000);
+    assert_eq!(cluster.dialled, [], "it was taken off");
+
+    cluster.cut.clear();
+    cluster.assign_all(0, 1, 3, &[0, 1]);
+    cluster.pass_millis(1);
+    assert_eq!(cluster.dialled, [(0, 2)]);
+    cluster.send(0, Acks::All);
+    assert_eq!(cluster.ends(), [2, 2, 2]);
+}
+
+#[test]
 fn who_lost_the_leadership_refuses_what_waits() {
     let mut cluster = Cluster::led_by_0();
     cluster.cut = vec![1, 2];
