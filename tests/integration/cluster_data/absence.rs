@@ -1,9 +1,6 @@
 //! What holds while nodes are away, and when they are back.
 
 use chronik_protocol::ErrorCode;
-use chronik_protocol::messages::create_partitions_request::{
-    CreatePartitionsRequest, CreatePartitionsTopic,
-};
 use chronik_protocol::messages::describe_configs_request::{
     DescribeConfigsRequest, DescribeConfigsResource,
 };
@@ -11,7 +8,7 @@ use chronik_protocol::messages::incremental_alter_configs_request::{
     AlterConfigsResource, AlterableConfig, IncrementalAlterConfigsRequest,
 };
 
-use super::fetch_in_rack;
+use super::{fetch_in_rack, grow};
 use crate::support::batch::{Batch, Stored};
 use crate::support::client::Client;
 use crate::support::cluster::{Cluster, ClusterOptions};
@@ -186,15 +183,6 @@ fn what_is_changed_while_a_node_is_away_holds_when_it_is_back() {
     });
     let first = &replica(&mut client, &renewed, 0, 1)[0].records()[0].1;
     assert_eq!(first.value.as_deref(), Some(&b"after"[..]), "nothing of the topic before it");
-}
-
-fn grow(client: &mut Client, name: &str, count: i32) {
-    let topic =
-        CreatePartitionsTopic { name: name.into(), count, assignments: None, ..Default::default() };
-    let request =
-        CreatePartitionsRequest { topics: vec![topic], timeout_ms: 30_000, ..Default::default() };
-    let response = client.call(3, &request);
-    expect_error(response.results[0].error_code, ErrorCode::None, "more partitions");
 }
 
 fn configure(client: &mut Client, topic: &str, name: &str, value: &str) {
