@@ -3,10 +3,10 @@
 use std::path::PathBuf;
 use std::process::{Command, Output};
 
+use chronik_protocol::ErrorCode;
 use chronik_protocol::messages::alter_partition_reassignments_request::{
     AlterPartitionReassignmentsRequest, ReassignablePartition, ReassignableTopic,
 };
-use chronik_protocol::{ErrorCode, Request};
 use serde_json::Value;
 
 use crate::support::batch::Batch;
