@@ -255,6 +255,7 @@ impl ShardMachine {
         let is_late = reply.key().is_some_and(|key| self.removals.awaits(&key));
         match reply {
             StoreReply::Removed { key } => self.removals.done(&key),
+            StoreReply::Leftovers { count } => self.removals.left_over(now.monotonic, count),
             _ if is_late => {}
             StoreReply::Segments { key, view } => self.take_view(now, key, view, out),
             StoreReply::RunsDone => self.large_runs_done(),
@@ -286,6 +287,7 @@ impl ShardMachine {
             self.waits.next_deadline(),
             self.wal.next_deadline(),
             self.rounds.next_deadline(),
+            self.removals.next_deadline(),
             self.cache.idle_deadline(self.limits.tail_cache_idle_ms),
             self.next_retention,
             self.next_peer_deadline(),
@@ -303,6 +305,7 @@ impl ShardMachine {
         self.waits.expire(now.monotonic, &mut self.partitions, out);
         self.wal.tick(now.monotonic);
         self.rounds.tick(now, &self.partitions, out);
+        self.removals.tick(now.monotonic, out);
         let idle_ms = self.limits.tail_cache_idle_ms;
         self.cache.trim_idle(now.monotonic, idle_ms, &mut self.partitions);
         self.tick_peers(now);

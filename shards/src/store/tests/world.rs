@@ -184,7 +184,9 @@ impl World {
             | StoreJob::Truncate { key, .. }
             | StoreJob::Remove { key } => *key,
             StoreJob::AppendRuns { runs, .. } => runs[0].0,
-            StoreJob::Checkpoint(_) => panic!("checkpoints have their own way"),
+            StoreJob::Checkpoint(_) | StoreJob::RemoveLeftovers => {
+                panic!("checkpoints and leftovers have their own way")
+            }
         };
         let shard = self.shard(key);
         match self.stores[shard].execute(job).map_err(|_| Dead)?.pop() {
