@@ -85,6 +85,10 @@ pub(super) enum Request {
         patience: Duration,
         reply: ReplyOnce<()>,
     },
+    /// Is another node there that stays?
+    Company {
+        reply: Sender<bool>,
+    },
     /// From a peer that has shown who it is.
     Peer {
         from: NodeId,
@@ -123,6 +127,7 @@ impl Request {
             Self::Spread { reply, .. } => reply.forget(),
             Self::Subscribe { .. }
             | Self::Ready
+            | Self::Company { .. }
             | Self::Peer { .. }
             | Self::Connected { .. }
             | Self::Gone { .. }
@@ -257,6 +262,14 @@ impl ControlHandle {
         reply: Reply<()>,
     ) -> Result<(), ControlError> {
         self.ask(Request::Spread { index, patience, reply: ReplyOnce::new(reply) })
+    }
+
+    /// Whether another node is there that is not about to stop. Waits for the answer: never on a shard.
+    #[must_use]
+    pub fn has_company(&self) -> bool {
+        let (reply, answered) = bounded(1);
+        // A control plane that has ended knows nobody.
+        self.queue.send(Request::Company { reply }).is_ok() && answered.recv().unwrap_or(false)
     }
 
     /// Waits for room in the queue; a thread that has ended needs no telling.

@@ -221,6 +221,10 @@ impl ControlNode {
                 self.member.await_spread(now, index, patience, reply);
             }
             Request::Ready => self.member.set_ready(),
+            Request::Company { reply } => {
+                // Whoever asked may have given up waiting.
+                let _ = reply.send(self.member.has_company());
+            }
             Request::Connected { peer, connection } => {
                 if let Some(cluster) = &mut self.cluster {
                     cluster.transport.knock(peer);
@@ -274,9 +278,10 @@ impl ControlNode {
         cluster.follow(&self.member)
     }
 
-    /// A controller that stops has another one take over, so that nobody need find out.
+    /// A controller that stops has another one take over, so that nobody need find out. Where all stop there is
+    /// nobody who would.
     fn hand_over(&mut self, requests: &Receiver<Request>) {
-        if self.cluster.is_none() || !self.member.hand_over() {
+        if self.cluster.is_none() || !self.member.has_company() || !self.member.hand_over() {
             return;
         }
         let deadline = Instant::now() + HAND_OVER_PATIENCE;

@@ -164,7 +164,7 @@ fn check_cluster(handlers: &Handlers, named: Option<&str>) -> Result<(), Refusal
 }
 
 async fn quorum(handlers: &Handlers) -> Result<QuorumState, Refusal> {
-    handlers.proposals.quorum().await.map_err(|failure| error::of_control(&failure))
+    handlers.quorum().await.map_err(|failure| error::of_control(&failure))
 }
 
 #[cfg(test)]

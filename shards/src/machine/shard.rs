@@ -28,6 +28,8 @@ use crate::model::{Lsn, MonotonicMicros, Now, ReplicaKey, ShardId, WalFileSeq};
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Life {
     Running,
+    /// It will stop: what waits for other nodes waits no longer.
+    WindingDown,
     Stopping,
     Stopped,
 }
@@ -212,6 +214,10 @@ impl ShardMachine {
     /// has room. [`Effect::CommitPending`] says when to ask again. What it holds goes to followers at the same
     /// time: see [`next_peer_effect`](Self::next_peer_effect).
     pub fn next_commit(&mut self, now: Now, out: &mut Vec<Effect>) -> Option<Commit> {
+        // Peers may go on for a moment; the WAL is complete, and about to be closed.
+        if self.life == Life::Stopped {
+            return None;
+        }
         self.divert_large_runs(now, out);
         let commit = self.wal.next_commit()?;
         self.replicate(commit.entries.iter().filter_map(|entry| match entry {
@@ -315,10 +321,33 @@ impl ShardMachine {
         self.pump(now, out);
     }
 
+    /// The node is about to stop. What waits for replicas on other nodes is answered: leadership goes where it can
+    /// before that, and where it does not nobody knows how long the others take. What the own disk decides goes on.
+    pub fn wind_down(&mut self, now: Now, out: &mut Vec<Effect>) {
+        if self.life != Life::Running {
+            return;
+        }
+        self.life = Life::WindingDown;
+        for (_, partition) in self.partitions.iter_mut() {
+            if partition.waits_for_others() {
+                for waiter in partition.ack_waiters.take_all() {
+                    let stopping = Err(ProduceError::Stopping);
+                    self.requests.decide(waiter.request, waiter.index, stopping, out);
+                }
+            }
+        }
+        self.pump(now, out);
+    }
+
+    /// Whether requests are taken.
+    pub(super) fn is_serving(&self) -> bool {
+        matches!(self.life, Life::Running | Life::WindingDown)
+    }
+
     /// Begins the orderly stop: produces are refused, waiting fetches answered, everything goes to
     /// segments. [`Effect::Stopped`] is the end.
     pub fn stop(&mut self, now: Now, out: &mut Vec<Effect>) {
-        if self.life != Life::Running {
+        if !self.is_serving() {
             return;
         }
         self.life = Life::Stopping;

@@ -102,7 +102,12 @@ impl<L: MemberLog> Member<L> {
         self.outbox.extend(questions.into_iter().map(message));
     }
 
-    /// Whether clients are sent to that other node.
+    /// Whether another node is there that is not about to stop.
+    pub(in crate::control) fn has_company(&self) -> bool {
+        self.image().brokers().any(|(node, _)| self.is_awaited(node))
+    }
+
+    /// Whether that is another node, which is there and not about to stop.
     fn is_awaited(&self, node: NodeId) -> bool {
         let broker = self.image().broker(node);
         node != self.config.registration.node_id
