@@ -5,6 +5,7 @@
 
 pub mod controller;
 pub mod effect;
+pub mod group;
 pub mod input;
 pub mod metadata;
 pub mod shard;
