@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 
+use super::consumer::ConsumerGroup;
 use crate::format::group_record::{CommittedOffset, GroupMetadata, GroupRecord};
 use crate::model::PartitionIndex;
 
@@ -18,6 +19,7 @@ pub(super) type TopicOffsets = BTreeMap<PartitionIndex, CommittedOffset>;
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub(super) struct Durable {
     groups: BTreeMap<String, GroupMetadata>,
+    consumer_groups: BTreeMap<String, ConsumerGroup>,
     /// By group and topic; no map is empty.
     offsets: BTreeMap<String, BTreeMap<String, TopicOffsets>>,
     held_bytes: usize,
@@ -54,15 +56,38 @@ impl Durable {
                 self.held_bytes -= before.as_ref().map_or(0, group_bytes);
                 self.held_bytes += value.as_ref().map_or(0, group_bytes);
             }
-            // The next-generation protocol is not spoken by this coordinator: nothing here looks at its records.
             GroupRecord::ConsumerGroup { .. }
             | GroupRecord::ConsumerGroupPartitions { .. }
             | GroupRecord::Member { .. }
             | GroupRecord::TargetEpoch { .. }
             | GroupRecord::Target { .. }
             | GroupRecord::Current { .. }
-            | GroupRecord::RegularExpression { .. } => {}
+            | GroupRecord::RegularExpression { .. } => self.replay_consumer_group(record),
         }
+    }
+
+    fn replay_consumer_group(&mut self, record: &GroupRecord) {
+        let group_id = record.group_id();
+        if !self.consumer_groups.contains_key(group_id) {
+            if is_tombstone(record) {
+                return;
+            }
+            self.consumer_groups.insert(group_id.to_owned(), ConsumerGroup::new(group_id));
+        }
+        let Some(group) = self.consumer_groups.get_mut(group_id) else { return };
+        if !group.replay(record) {
+            self.consumer_groups.remove(group_id);
+        }
+    }
+
+    /// Consumer groups, by id.
+    pub(super) fn consumer_groups(&self) -> impl Iterator<Item = (&String, &ConsumerGroup)> {
+        self.consumer_groups.iter()
+    }
+
+    /// A consumer group.
+    pub(super) fn consumer_group(&self, group_id: &str) -> Option<&ConsumerGroup> {
+        self.consumer_groups.get(group_id)
     }
 
     /// Classic groups, by id.
@@ -105,6 +130,10 @@ impl Durable {
 
     /// Scans the whole state.
     pub(super) fn check_invariants(&self) {
+        for (group_id, group) in &self.consumer_groups {
+            assert!(!self.groups.contains_key(group_id), "{group_id} is of one protocol");
+            group.check_invariants();
+        }
         assert!(self.offsets.values().all(|topics| !topics.is_empty()), "no empty group");
         let mut held: usize = self.groups.values().map(group_bytes).sum();
         for offsets in self.offsets.values().flat_map(BTreeMap::values) {
@@ -125,4 +154,18 @@ fn group_bytes(group: &GroupMetadata) -> usize {
         ENTRY_BYTES + strings + member.subscription.len() + member.assignment.len()
     });
     ENTRY_BYTES + members.sum::<usize>()
+}
+
+/// Whether a record says of something in a consumer group that it is not there.
+fn is_tombstone(record: &GroupRecord) -> bool {
+    match record {
+        GroupRecord::ConsumerGroup { value, .. } => value.is_none(),
+        GroupRecord::ConsumerGroupPartitions { deleted, .. } => *deleted,
+        GroupRecord::Member { value, .. } => value.is_none(),
+        GroupRecord::TargetEpoch { value, .. } => value.is_none(),
+        GroupRecord::Target { value, .. } => value.is_none(),
+        GroupRecord::Current { value, .. } => value.is_none(),
+        GroupRecord::RegularExpression { value, .. } => value.is_none(),
+        GroupRecord::Offset { .. } | GroupRecord::Group { .. } => false,
+    }
 }

@@ -1,5 +1,5 @@
 //! The coordinator of the groups of one partition of `__consumer_offsets`. Source: KIP-62, KIP-211, KIP-345,
-//! KIP-394.
+//! KIP-394, KIP-848.
 //!
 //! A request and the time go in; records and answers come out. What survives a failover changes in
 //! [`Coordinator::replay`] only, which the coordinator sees before its next turn with everything that it had
@@ -13,9 +13,13 @@
 //! Bounded by [`GroupSettings`]: members of a group, bytes of a group's record, bytes of all groups and offsets
 //! together.
 //!
-//! Deliberately absent: the next-generation protocol of KIP-848, transactional offsets, and any clock.
+//! A group is of one protocol, the classic or the next-generation one, and changes it only while it has no
+//! members.
+//!
+//! Deliberately absent: groups whose members speak both protocols, transactional offsets, and any clock.
 
 mod classic;
+mod consumer;
 mod durable;
 mod offsets;
 mod request;
@@ -25,20 +29,24 @@ mod tests;
 mod timers;
 mod turn;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
+pub use consumer::{TopicFacts, Topics};
 pub use request::{
-    Client, CommitOffsets, DeleteOffsets, DescribedGroup, DescribedMember, FetchOffsets,
-    FetchedOffset, GroupError, GroupRequest, GroupResponse, Heartbeat, JoinGroup, Joined,
-    JoinedMember, LeaveGroup, LeftMember, ListGroups, ListedGroup, OffsetToCommit,
-    PartitionOutcome, SyncGroup, Synced, Ticket,
+    Client, CommitOffsets, ConsumerBeat, ConsumerHeartbeat, DeleteOffsets, DescribedConsumer,
+    DescribedConsumerGroup, DescribedGroup, DescribedMember, FetchOffsets, FetchedOffset,
+    GroupError, GroupRequest, GroupResponse, Heartbeat, JoinGroup, Joined, JoinedMember,
+    LeaveGroup, LeftMember, ListGroups, ListedGroup, OffsetToCommit, PartitionOutcome, SyncGroup,
+    Synced, Ticket,
 };
-pub use settings::GroupSettings;
+pub use settings::{GroupOverrides, GroupSettings};
 pub use turn::{After, Output, Reply};
 
 use crate::format::group_record::GroupRecord;
 use crate::model::{LeaderEpoch, MonotonicMicros, Now};
 use classic::ClassicGroup;
+use consumer::{ConsumerGroup, JOIN_EPOCH, Surroundings, check_heartbeat};
 use durable::Durable;
 use timers::{Timer, Timers};
 use turn::Turn;
@@ -70,6 +78,12 @@ pub struct Coordinator {
     unreplayed: usize,
     /// The group at which a look for expired offsets goes on.
     expiry_from: Option<String>,
+    topics: Arc<Topics>,
+    /// Consumer groups that have not looked at the topics since they may have changed.
+    stale: BTreeSet<String>,
+    /// Consumer groups that this turn deletes.
+    deleted: BTreeSet<String>,
+    overrides: BTreeMap<String, GroupOverrides>,
 }
 
 impl Coordinator {
@@ -86,6 +100,10 @@ impl Coordinator {
             timers: Timers::default(),
             unreplayed: 0,
             expiry_from: None,
+            topics: Arc::default(),
+            stale: BTreeSet::new(),
+            deleted: BTreeSet::new(),
+            overrides: BTreeMap::new(),
         }
     }
 
@@ -93,6 +111,18 @@ impl Coordinator {
     #[must_use]
     pub fn leader_epoch(&self) -> LeaderEpoch {
         self.leader_epoch
+    }
+
+    /// Takes the topics of the cluster, at first and whenever they have changed. Groups look at them with the
+    /// next heartbeat of a member.
+    pub fn set_topics(&mut self, topics: Arc<Topics>) {
+        self.topics = topics;
+        self.stale = self.durable.consumer_groups().map(|(group_id, _)| group_id.clone()).collect();
+    }
+
+    /// Takes what groups have of their own.
+    pub fn set_overrides(&mut self, overrides: BTreeMap<String, GroupOverrides>) {
+        self.overrides = overrides;
     }
 
     /// Whether it has loaded and has not been deposed.
@@ -128,10 +158,12 @@ impl Coordinator {
             self.groups.insert(group_id.clone(), ClassicGroup::loaded(group_id, record));
         }
         for group_id in self.durable.groups_with_offsets() {
-            if !self.groups.contains_key(group_id) {
+            let is_consumer_group = self.durable.consumer_group(group_id).is_some();
+            if !self.groups.contains_key(group_id) && !is_consumer_group {
                 self.groups.insert(group_id.clone(), ClassicGroup::new(group_id));
             }
         }
+        self.stale = self.durable.consumer_groups().map(|(group_id, _)| group_id.clone()).collect();
         self.member_bytes = self.groups.values().map(ClassicGroup::bytes).sum();
         let mut output = self.output();
         let interval_ms = self.settings.offsets_retention_check_interval_ms;
@@ -140,6 +172,11 @@ impl Coordinator {
             Turn { now, settings: &self.settings, timers: &mut self.timers, output: &mut output };
         for group in self.groups.values_mut() {
             group.begin_sessions(&mut turn);
+        }
+        for (group_id, group) in self.durable.consumer_groups() {
+            let around =
+                surroundings(&self.settings, &self.overrides, &self.topics, group_id, true);
+            group.begin_sessions(&mut turn, &around);
         }
         self.ask(output)
     }
@@ -170,7 +207,7 @@ impl Coordinator {
         self.timers.next()
     }
 
-    /// Does what has become due.
+    /// Does what has become due, or a part of it: then there is more to do at once.
     ///
     /// # Panics
     /// When records of an earlier turn have not been replayed.
@@ -179,6 +216,16 @@ impl Coordinator {
         let mut output = self.output();
         while let Some(timer) = self.timers.pop(now.monotonic) {
             match timer {
+                Timer::Session { group_id, member_id }
+                    if self.durable.consumer_group(&group_id).is_some() =>
+                {
+                    self.remove_consumer(now, &mut output, &group_id, &member_id, false);
+                    break;
+                }
+                Timer::Revocation { group_id, member_id } => {
+                    self.remove_consumer(now, &mut output, &group_id, &member_id, true);
+                    break;
+                }
                 Timer::Session { group_id, member_id } => {
                     self.with_group(now, &mut output, &group_id, |group, turn| {
                         group.session_is_over(turn, &member_id);
@@ -247,7 +294,7 @@ impl Coordinator {
             }
             GroupRequest::FetchOffsets(request) => {
                 let fetched = self.fetch_offsets(&request);
-                after_records(output, GroupResponse::FetchOffsets(Ok(fetched)));
+                after_records(output, GroupResponse::FetchOffsets(fetched));
             }
             GroupRequest::DeleteOffsets(request) => {
                 let outcome = self.delete_offsets(output, request);
@@ -268,6 +315,19 @@ impl Coordinator {
             GroupRequest::ListGroups(request) => {
                 after_records(output, GroupResponse::ListGroups(Ok(self.list_groups(&request))));
             }
+            GroupRequest::ConsumerHeartbeat(request) => {
+                let beat = self.consumer_heartbeat(now, output, &request);
+                after_records(output, GroupResponse::ConsumerHeartbeat(beat));
+            }
+            GroupRequest::DescribeConsumerGroups(group_ids) => {
+                let described = group_ids.into_iter().map(|group_id| {
+                    let group =
+                        self.durable.consumer_group(&group_id).map(ConsumerGroup::described);
+                    let group = group.ok_or_else(|| GroupError::GroupIdNotFound(group_id.clone()));
+                    (group_id, group)
+                });
+                after_records(output, GroupResponse::DescribeConsumerGroups(described.collect()));
+            }
         }
     }
 
@@ -280,13 +340,17 @@ impl Coordinator {
             *metadata = bytes::Bytes::copy_from_slice(metadata);
         }
         let group_id = request.group_id.clone();
+        if self.durable.consumer_group(&group_id).is_some() {
+            // It has no members: the group is another one from now on.
+            self.delete_group(now, output, &group_id);
+        }
         let is_new = !self.groups.contains_key(&group_id);
         if is_new {
             self.groups.insert(group_id.clone(), ClassicGroup::new(&group_id));
         }
         self.with_group(now, output, &group_id, |group, turn| {
             group.join(turn, ticket, request);
-            if is_new && !group.is_deserted() && turn.output.records.is_empty() {
+            if is_new && !group.is_deserted() {
                 turn.record(group.first_record(turn));
             }
         });
@@ -304,6 +368,11 @@ impl Coordinator {
             (self.settings.session_timeout_min_ms, self.settings.session_timeout_max_ms);
         if !(min..=max).contains(&found) {
             return Err(GroupError::InvalidSessionTimeout { found, min, max });
+        }
+        if let Some(group) = self.durable.consumer_group(&request.group_id)
+            && !group.is_empty()
+        {
+            return Err(GroupError::InconsistentGroupProtocol);
         }
         if !self.groups.contains_key(&request.group_id) && !request.member_id.is_empty() {
             return Err(GroupError::UnknownMemberId);
@@ -338,16 +407,81 @@ impl Coordinator {
         let allowed = |filter: &[String], name: &str| {
             filter.is_empty() || filter.iter().any(|wanted| wanted.eq_ignore_ascii_case(name))
         };
-        let listed = self.groups.values().map(ClassicGroup::listed);
+        let consumer_groups = self.durable.consumer_groups().map(|(_, group)| group.listed());
+        let mut listed: Vec<ListedGroup> =
+            self.groups.values().map(ClassicGroup::listed).chain(consumer_groups).collect();
+        listed.sort_by(|one, other| one.group_id.cmp(&other.group_id));
         listed
+            .into_iter()
             .filter(|group| allowed(&request.states, group.state))
             .filter(|group| allowed(&request.types, group.group_type))
             .collect()
     }
 
+    fn consumer_heartbeat(
+        &mut self,
+        now: Now,
+        output: &mut Output,
+        request: &ConsumerHeartbeat,
+    ) -> Result<ConsumerBeat, GroupError> {
+        check_heartbeat(request)?;
+        let group_id = &request.group_id;
+        let missing = || GroupError::GroupIdNotFound(group_id.clone());
+        let joins = request.member_epoch == JOIN_EPOCH;
+        if joins {
+            self.check_room()?;
+        }
+        let classic = self.groups.get(group_id);
+        if classic.is_some_and(|group| !joins || !group.is_empty()) {
+            return Err(missing());
+        }
+        let is_classic = classic.is_some();
+        let first = ConsumerGroup::new(group_id);
+        let known = self.durable.consumer_group(group_id);
+        let group = known.or(joins.then_some(&first)).ok_or_else(missing)?;
+        let is_stale = self.stale.contains(group_id);
+        let around =
+            surroundings(&self.settings, &self.overrides, &self.topics, group_id, is_stale);
+        let mut records = self.output();
+        let mut turn =
+            Turn { now, settings: &self.settings, timers: &mut self.timers, output: &mut records };
+        let beat = group.heartbeat(&mut turn, &around, request)?;
+        self.stale.remove(group_id);
+        if is_classic {
+            // It has no members: the group is another one from now on.
+            self.delete_group(now, output, group_id);
+        }
+        output.records.append(&mut records.records);
+        Ok(beat)
+    }
+
+    /// A member of a consumer group is out: it was silent, or did not give up what it was told to.
+    fn remove_consumer(
+        &mut self,
+        now: Now,
+        output: &mut Output,
+        group_id: &str,
+        member_id: &str,
+        did_not_revoke: bool,
+    ) {
+        let Some(group) = self.durable.consumer_group(group_id) else { return };
+        let topics = &self.topics;
+        let mut turn = Turn { now, settings: &self.settings, timers: &mut self.timers, output };
+        match did_not_revoke {
+            true => group.revocation_time_is_up(&mut turn, topics, member_id),
+            false => group.remove(&mut turn, topics, member_id),
+        }
+    }
+
+    /// Whether there is such a group, of either protocol.
+    fn is_known(&self, group_id: &str) -> bool {
+        self.groups.contains_key(group_id) || self.durable.consumer_group(group_id).is_some()
+    }
+
     /// Refuses what is new when the coordinator holds what it may.
     fn check_room(&self) -> Result<(), GroupError> {
-        let held = self.durable.held_bytes() + self.member_bytes;
+        let consumers = self.durable.consumer_groups().map(|(_, group)| group.bytes());
+        let held = self.durable.held_bytes() + self.member_bytes + consumers.sum::<usize>();
         let limit = self.settings.held_bytes_max;
         if held > limit { Err(GroupError::CoordinatorFull { held, limit }) } else { Ok(()) }
     }
@@ -388,6 +522,7 @@ impl Coordinator {
 
     /// Lets an output out: what it asks for is to be replayed before the next turn.
     fn ask(&mut self, output: Output) -> Output {
+        self.deleted.clear();
         self.unreplayed += output.records.len();
         output
     }
@@ -421,8 +556,11 @@ impl Coordinator {
         for (group_id, _) in self.durable.groups() {
             assert!(self.groups.contains_key(group_id), "{group_id} is in the log and not known");
         }
+        for (group_id, _) in self.durable.consumer_groups() {
+            assert!(!self.groups.contains_key(group_id), "{group_id} is of one protocol");
+        }
         for group_id in self.durable.groups_with_offsets() {
-            assert!(self.groups.contains_key(group_id), "{group_id} has offsets and is not known");
+            assert!(self.is_known(group_id), "{group_id} has offsets and is not known");
         }
         let bytes: usize = self.groups.values().map(ClassicGroup::bytes).sum();
         assert_eq!(bytes, self.member_bytes, "bytes are counted");
@@ -431,6 +569,24 @@ impl Coordinator {
 
 fn reply(output: &mut Output, ticket: Ticket, response: GroupResponse) {
     output.replies.push(Reply { ticket, response, after: After::Nothing });
+}
+
+/// What a heartbeat to a consumer group is decided upon.
+fn surroundings<'a>(
+    settings: &GroupSettings,
+    overrides: &BTreeMap<String, GroupOverrides>,
+    topics: &'a Topics,
+    group_id: &str,
+    is_stale: bool,
+) -> Surroundings<'a> {
+    let own = overrides.get(group_id).copied().unwrap_or_default();
+    let (session, interval) = (own.consumer_session_timeout_ms, own.consumer_heartbeat_interval_ms);
+    Surroundings {
+        topics,
+        is_stale,
+        session_timeout_ms: session.unwrap_or(settings.consumer_session_timeout_ms),
+        heartbeat_interval_ms: interval.unwrap_or(settings.consumer_heartbeat_interval_ms),
+    }
 }
 
 /// The answer to a request to a coordinator that does not serve.
@@ -452,5 +608,10 @@ fn refused(request: GroupRequest, error: &GroupError) -> GroupResponse {
             GroupResponse::DescribeGroups(lines.collect())
         }
         GroupRequest::ListGroups(_) => GroupResponse::ListGroups(Err(error)),
+        GroupRequest::ConsumerHeartbeat(_) => GroupResponse::ConsumerHeartbeat(Err(error)),
+        GroupRequest::DescribeConsumerGroups(ids) => {
+            let lines = ids.into_iter().map(|id| (id, Err(error.clone())));
+            GroupResponse::DescribeConsumerGroups(lines.collect())
+        }
     }
 }

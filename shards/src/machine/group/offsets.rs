@@ -7,7 +7,7 @@ use super::request::{
 };
 use super::timers::Timer;
 use super::turn::Output;
-use super::{ClassicGroup, Coordinator};
+use super::{ClassicGroup, ConsumerGroup, Coordinator};
 use crate::format::group_record::{CommittedOffset, GroupRecord, OffsetKey};
 use crate::model::{Now, PartitionIndex, TimestampMs, TopicId};
 
@@ -22,14 +22,16 @@ impl Coordinator {
         request: CommitOffsets,
     ) -> Result<Vec<PartitionOutcome>, GroupError> {
         let group_id = request.group_id.clone();
-        let is_new = !self.groups.contains_key(&group_id);
+        let is_new = !self.is_known(&group_id);
         if is_new && request.generation_or_epoch >= 0 {
-            return Err(match request.knows_missing_groups {
+            return Err(match request.knows_epochs {
                 true => GroupError::GroupIdNotFound(group_id),
                 false => GroupError::IllegalGeneration,
             });
         }
-        if !is_new {
+        if let Some(group) = self.durable.consumer_group(&group_id) {
+            group.may_commit(&self.topics, &request)?;
+        } else if !is_new {
             let may = self
                 .with_group(now, output, &group_id, |group, turn| group.may_commit(turn, &request));
             may.unwrap_or(Err(GroupError::UnknownMemberId))?;
@@ -81,7 +83,13 @@ impl Coordinator {
         Ok(GroupRecord::Offset { key, value: Some(value) })
     }
 
-    pub(super) fn fetch_offsets(&self, request: &FetchOffsets) -> Vec<FetchedOffset> {
+    pub(super) fn fetch_offsets(
+        &self,
+        request: &FetchOffsets,
+    ) -> Result<Vec<FetchedOffset>, GroupError> {
+        if let Some(group) = self.durable.consumer_group(&request.group_id) {
+            group.may_fetch(request)?;
+        }
         let group_id = request.group_id.as_str();
         let fetched = |topic: &str, partition: PartitionIndex, found: Option<&CommittedOffset>| {
             FetchedOffset {
@@ -96,16 +104,15 @@ impl Coordinator {
             let lines = all.flat_map(|(topic, offsets)| {
                 offsets.iter().map(|(partition, offset)| fetched(topic, *partition, Some(offset)))
             });
-            return lines.collect();
+            return Ok(lines.collect());
         };
         let named = topics.iter().flat_map(|(topic, partitions)| {
             partitions.iter().map(|partition| (topic.as_str(), *partition))
         });
-        named
-            .map(|(topic, partition)| {
-                fetched(topic, partition, self.durable.offset(group_id, topic, partition))
-            })
-            .collect()
+        let found = named.map(|(topic, partition)| {
+            fetched(topic, partition, self.durable.offset(group_id, topic, partition))
+        });
+        Ok(found.collect())
     }
 
     pub(super) fn delete_offsets(
@@ -114,11 +121,13 @@ impl Coordinator {
         request: DeleteOffsets,
     ) -> Result<Vec<PartitionOutcome>, GroupError> {
         let group_id = request.group_id;
-        let group = self.groups.get(&group_id);
-        let group = group.ok_or_else(|| GroupError::GroupIdNotFound(group_id.clone()))?;
-        group.may_delete_offsets()?;
+        match self.groups.get(&group_id) {
+            Some(group) => group.may_delete_offsets()?,
+            None if self.durable.consumer_group(&group_id).is_some() => {}
+            None => return Err(GroupError::GroupIdNotFound(group_id)),
+        }
         let outcomes = request.partitions.into_iter().map(|(topic, partition)| {
-            let outcome = match group.subscribes_to(&topic) {
+            let outcome = match self.subscribes_to(&group_id, &topic) {
                 true => Err(GroupError::GroupSubscribedToTopic),
                 false => Ok(()),
             };
@@ -139,10 +148,11 @@ impl Coordinator {
     ) -> Vec<(String, Result<(), GroupError>)> {
         let mut outcomes = Vec::with_capacity(group_ids.len());
         for group_id in group_ids {
-            let outcome = match self.groups.get(&group_id) {
+            let has_members = self.has_members(&group_id);
+            let outcome = match has_members {
                 None => Err(GroupError::GroupIdNotFound(group_id.clone())),
-                Some(group) if !group.is_empty() => Err(GroupError::NonEmptyGroup),
-                Some(_) => {
+                Some(true) => Err(GroupError::NonEmptyGroup),
+                Some(false) => {
                     for (topic, offsets) in self.durable.offsets(&group_id) {
                         let gone = |partition: &_| tombstone(&group_id, topic, *partition);
                         output.records.extend(offsets.keys().map(gone));
@@ -156,8 +166,26 @@ impl Coordinator {
         outcomes
     }
 
+    /// Whether a group is there, and whether it has members.
+    fn has_members(&self, group_id: &str) -> Option<bool> {
+        let classic = self.groups.get(group_id).map(|group| !group.is_empty());
+        let consumer = || self.durable.consumer_group(group_id).map(|group| !group.is_empty());
+        // A consumer group that was deleted in this turn is not replayed as gone yet.
+        classic.or_else(|| consumer().filter(|_| !self.deleted.contains(group_id)))
+    }
+
+    fn subscribes_to(&self, group_id: &str, topic: &str) -> bool {
+        self.groups.get(group_id).is_some_and(|group| group.subscribes_to(topic))
+            || self.durable.consumer_group(group_id).is_some_and(|group| group.subscribes_to(topic))
+    }
+
     /// A group that has no offsets any more goes, with the ids that were given out for it.
-    fn delete_group(&mut self, now: Now, output: &mut Output, group_id: &str) {
+    pub(super) fn delete_group(&mut self, now: Now, output: &mut Output, group_id: &str) {
+        if let Some(group) = self.durable.consumer_group(group_id) {
+            output.records.extend(group.tombstones());
+            self.deleted.insert(group_id.to_owned());
+            return;
+        }
         self.with_group(now, output, group_id, ClassicGroup::forget_pending);
         self.groups.remove(group_id);
         output.records.push(GroupRecord::Group { group_id: group_id.to_owned(), value: None });
@@ -189,7 +217,11 @@ impl Coordinator {
         let limit = self.settings.expired_records_max.max(1);
         let mut room = limit;
         let from = self.expiry_from.take().unwrap_or_default();
-        let group_ids: Vec<String> = self.groups.range(from..).map(|(id, _)| id.clone()).collect();
+        let mut group_ids: Vec<String> =
+            self.groups.range(from.clone()..).map(|(id, _)| id.clone()).collect();
+        let consumer_groups = self.durable.consumer_groups().map(|(id, _)| id);
+        group_ids.extend(consumer_groups.filter(|id| **id >= from).cloned());
+        group_ids.sort_unstable();
         for group_id in group_ids {
             let (expired, has_more) = self.expired_offsets(now, &group_id, room);
             room -= expired.len();
@@ -200,10 +232,11 @@ impl Coordinator {
                 let at = now.monotonic.plus_millis(EXPIRY_PAUSE_MS);
                 return self.timers.arm(Timer::Expiry, at);
             }
-            let is_deserted = self.groups.get(&group_id).is_some_and(ClassicGroup::is_deserted);
+            let is_deserted = self.groups.get(&group_id).is_some_and(ClassicGroup::is_deserted)
+                || self.durable.consumer_group(&group_id).is_some_and(ConsumerGroup::is_empty);
             if !has_more && is_deserted {
                 self.delete_group(now, output, &group_id);
-                room -= 1;
+                room = room.saturating_sub(1);
             }
         }
         let interval_ms = self.settings.offsets_retention_check_interval_ms;
@@ -212,8 +245,9 @@ impl Coordinator {
 
     /// Tombstones of at most `room` offsets of a group, and whether it keeps others.
     fn expired_offsets(&self, now: Now, group_id: &str, room: usize) -> (Vec<GroupRecord>, bool) {
-        let Some(group) = self.groups.get(group_id) else { return (Vec::new(), true) };
-        let from = group.retention_from();
+        // A consumer group tells what it subscribes to: the rest expires by its commit.
+        let classic = self.groups.get(group_id).map(ClassicGroup::retention_from);
+        let from = classic.unwrap_or(RetentionFrom::Commit);
         let retention_ms = self.settings.offsets_retention_ms;
         let is_over = |offset: &CommittedOffset| match (from, offset.expires_at) {
             (RetentionFrom::Never, _) => false,
@@ -226,7 +260,7 @@ impl Coordinator {
         let mut expired = Vec::new();
         let mut has_more = false;
         for (topic, offsets) in self.durable.offsets(group_id) {
-            let is_subscribed = group.subscribes_to(topic);
+            let is_subscribed = self.subscribes_to(group_id, topic);
             for (partition, offset) in offsets {
                 if !is_subscribed && is_over(offset) && expired.len() < room {
                     expired.push(tombstone(group_id, topic, *partition));

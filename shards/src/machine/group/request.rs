@@ -5,6 +5,7 @@
 
 use bytes::Bytes;
 
+use crate::format::group_record::{ConsumerGroupMember, TopicPartitions};
 use crate::model::{Offset, PartitionIndex, TopicId};
 
 /// Names a request until it is answered. Given by whoever asks, never twice.
@@ -34,6 +35,10 @@ pub enum GroupRequest {
     DescribeGroups(Vec<String>),
     /// Which groups there are.
     ListGroups(ListGroups),
+    /// A member of a consumer group is there, joins or leaves.
+    ConsumerHeartbeat(ConsumerHeartbeat),
+    /// What consumer groups are like.
+    DescribeConsumerGroups(Vec<String>),
 }
 
 /// The answer to a [`GroupRequest`] of the same name.
@@ -59,6 +64,10 @@ pub enum GroupResponse {
     DescribeGroups(Vec<(String, Result<DescribedGroup, GroupError>)>),
     /// To [`GroupRequest::ListGroups`].
     ListGroups(Result<Vec<ListedGroup>, GroupError>),
+    /// To [`GroupRequest::ConsumerHeartbeat`].
+    ConsumerHeartbeat(Result<ConsumerBeat, GroupError>),
+    /// To [`GroupRequest::DescribeConsumerGroups`].
+    DescribeConsumerGroups(Vec<(String, Result<DescribedConsumerGroup, GroupError>)>),
 }
 
 /// Why a request is refused. The names are Kafka's; `handlers` has the numbers.
@@ -146,6 +155,27 @@ pub enum GroupError {
         /// The bound.
         limit: usize,
     },
+    /// The request cannot be.
+    #[error("the request cannot be: {0}")]
+    InvalidRequest(&'static str),
+    /// There is no assignor of that name.
+    #[error("there is no assignor {0:?}: uniform and range are there")]
+    UnsupportedAssignor(String),
+    /// The text is no regular expression.
+    #[error("no regular expression: {0}")]
+    InvalidRegularExpression(String),
+    /// The member is of another epoch than the coordinator knows: it is to give all up and join again.
+    #[error("the member is in another epoch: it is to give up its partitions and join again")]
+    FencedMemberEpoch,
+    /// The member is in a later epoch than it says, and has not had the partitions for long enough.
+    #[error("the member is in another epoch")]
+    StaleMemberEpoch,
+    /// Another member has joined with the instance id and has not left.
+    #[error("the instance id is in use")]
+    UnreleasedInstanceId,
+    /// A member of a consumer group asks in a version that has no member epochs.
+    #[error("members of consumer groups commit in version 9 or above")]
+    UnsupportedVersion,
 }
 
 /// Who asks.
@@ -290,8 +320,8 @@ pub struct CommitOffsets {
     pub instance_id: Option<String>,
     /// How long they are to be kept, if the client says so: versions 2 to 4.
     pub retention_ms: Option<i64>,
-    /// From version 9 on: the client tells groups that are gone from generations that are.
-    pub knows_missing_groups: bool,
+    /// From version 9 on: the client knows member epochs, and groups that are not there.
+    pub knows_epochs: bool,
     /// What is to be remembered.
     pub offsets: Vec<OffsetToCommit>,
 }
@@ -329,6 +359,8 @@ pub struct PartitionOutcome {
 pub struct FetchOffsets {
     /// The group.
     pub group_id: String,
+    /// Member id and epoch, if it says that it is a member of a consumer group: from version 9 on.
+    pub member: Option<(String, i32)>,
     /// Topic and partitions; `None` asks for all.
     pub topics: Option<Vec<(String, Vec<PartitionIndex>)>>,
 }
@@ -405,4 +437,74 @@ pub struct ListedGroup {
     pub state: &'static str,
     /// Kafka's name of its type.
     pub group_type: &'static str,
+}
+
+/// See [`GroupRequest::ConsumerHeartbeat`]. What is `None` is as it was.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ConsumerHeartbeat {
+    /// The group.
+    pub group_id: String,
+    /// Who asks.
+    pub client: Client,
+    /// Its id, chosen by the member; by whoever hands on a request of version 0 that has none.
+    pub member_id: String,
+    /// Its epoch; 0 joins, −1 leaves, −2 leaves for a while.
+    pub member_epoch: i32,
+    /// Of a static member.
+    pub instance_id: Option<String>,
+    /// Where it stands.
+    pub rack_id: Option<String>,
+    /// How long it may take to give partitions up.
+    pub rebalance_timeout_ms: Option<i32>,
+    /// Topics that it subscribes to.
+    pub topics: Option<Vec<String>>,
+    /// Regular expression that it subscribes with, empty for none.
+    pub expression: Option<String>,
+    /// Assignor that it asks for.
+    pub server_assignor: Option<String>,
+    /// Partitions that it has.
+    pub owned: Option<Vec<TopicPartitions>>,
+}
+
+/// What a member of a consumer group learns.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ConsumerBeat {
+    /// Its id.
+    pub member_id: String,
+    /// The epoch that it is to name from now on.
+    pub member_epoch: i32,
+    /// How often it is to be heard.
+    pub heartbeat_interval_ms: i32,
+    /// What it is to have, when that has changed or it cannot know.
+    pub assignment: Option<Vec<TopicPartitions>>,
+}
+
+/// What a consumer group is like.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct DescribedConsumerGroup {
+    /// Kafka's name of its state.
+    pub state: &'static str,
+    /// Its epoch.
+    pub epoch: i32,
+    /// The epoch that the target assignment is for.
+    pub target_epoch: i32,
+    /// Who assigns.
+    pub assignor: String,
+    /// Its members.
+    pub members: Vec<DescribedConsumer>,
+}
+
+/// What a member of a consumer group is like.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct DescribedConsumer {
+    /// Its id.
+    pub member_id: String,
+    /// Its epoch.
+    pub member_epoch: i32,
+    /// What it told of itself.
+    pub told: ConsumerGroupMember,
+    /// What it has.
+    pub assigned: Vec<TopicPartitions>,
+    /// What it shall have.
+    pub target: Vec<TopicPartitions>,
 }

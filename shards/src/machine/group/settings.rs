@@ -24,6 +24,10 @@ pub struct GroupSettings {
     pub expired_records_max: usize,
     /// What the record of a group may take: it must fit a batch of the topic.
     pub group_record_bytes_max: usize,
+    /// `group.consumer.session.timeout.ms`, unless a group has a time of its own.
+    pub consumer_session_timeout_ms: i32,
+    /// `group.consumer.heartbeat.interval.ms`, unless a group has one of its own.
+    pub consumer_heartbeat_interval_ms: i32,
     /// What groups and offsets of one partition may take in memory. At the bound nothing new is taken: no
     /// new member, no offset of a partition that had none. What is there goes on.
     pub held_bytes_max: usize,
@@ -42,7 +46,18 @@ impl Default for GroupSettings {
             offsets_retention_check_interval_ms: 600_000,
             expired_records_max: 1_000,
             group_record_bytes_max: 1_000_000,
+            consumer_session_timeout_ms: 45_000,
+            consumer_heartbeat_interval_ms: 5_000,
             held_bytes_max: 64 << 20,
         }
     }
+}
+
+/// What a group has of its own: the configuration of a resource of type `GROUP`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct GroupOverrides {
+    /// `consumer.session.timeout.ms`
+    pub consumer_session_timeout_ms: Option<i32>,
+    /// `consumer.heartbeat.interval.ms`
+    pub consumer_heartbeat_interval_ms: Option<i32>,
 }

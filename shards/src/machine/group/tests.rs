@@ -1,5 +1,6 @@
 //! The coordinator, driven by hand. [`Scene`] appends what it asks for and keeps what it answers.
 
+mod consumers;
 mod joining;
 mod leaving;
 mod loading;

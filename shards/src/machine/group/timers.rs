@@ -16,6 +16,8 @@ pub(super) enum Timer {
     Join { group_id: String },
     /// Members of a classic group that did not ask for their part are given up.
     Sync { group_id: String },
+    /// A member of a consumer group has to have given up what it was told to.
+    Revocation { group_id: String, member_id: String },
     /// Offsets are looked through for such as have expired.
     Expiry,
 }

@@ -34,7 +34,7 @@ impl Scene {
             ((*topic).to_owned(), partitions.iter().map(|it| PartitionIndex(*it)).collect())
         };
         let topics = topics.map(|topics| topics.iter().map(owned).collect());
-        let request = FetchOffsets { group_id: group_id.to_owned(), topics };
+        let request = FetchOffsets { group_id: group_id.to_owned(), member: None, topics };
         let ticket = self.ask(GroupRequest::FetchOffsets(request));
         assert_eq!(self.after(ticket), After::Records);
         let Some(GroupResponse::FetchOffsets(Ok(found))) = self.answer(ticket) else {
@@ -93,7 +93,7 @@ fn commit(
         member_id: String::new(),
         instance_id: None,
         retention_ms: None,
-        knows_missing_groups: true,
+        knows_epochs: true,
         offsets: vec![OffsetToCommit {
             topic: topic.to_owned(),
             topic_id: TopicId([1; 16]),
@@ -152,7 +152,7 @@ fn members_commit_in_their_generation_only() {
     let absent = CommitOffsets { group_id: "nowhere".to_owned(), ..as_member("m", 1) };
     let gone = GroupError::GroupIdNotFound("nowhere".to_owned());
     assert_eq!(scene.commit_as(absent.clone()), Err(gone));
-    let older = CommitOffsets { knows_missing_groups: false, ..absent };
+    let older = CommitOffsets { knows_epochs: false, ..absent };
     assert_eq!(scene.commit_as(older), Err(GroupError::IllegalGeneration));
     // While the group prepares, its last generation may still commit; while the leader assigns, none.
     let waiting = scene.join(new_member(1));
