@@ -9,6 +9,7 @@
 //! crashes the process between any two of them, cuts the power in the middle of writes, fills the disk and
 //! flips bits. A model of what clients were told is compared with what they can read.
 
+mod groups;
 mod model;
 mod node;
 mod rng;

@@ -32,7 +32,8 @@ pub struct Reply {
 pub struct Output {
     /// In which epoch of the partition the records are to be appended: in no other.
     pub leader_epoch: LeaderEpoch,
-    /// To be appended, in order and in as few batches as they fit, and then replayed before the next turn.
+    /// To be appended, in order and as one batch, so that all of them survive or none; and then replayed, before
+    /// the next turn.
     pub records: Vec<GroupRecord>,
     /// Answers, to this request or to earlier ones.
     pub replies: Vec<Reply>,

@@ -53,15 +53,14 @@ impl ClassicGroup {
     fn accepts(&self, turn: &Turn<'_>, member_id: &str) -> bool {
         let members_max = turn.settings.members_max;
         let known = self.members.get(member_id);
+        let pending = self.pending_joins.iter().filter(|id| *id != member_id).count();
         match self.state {
-            ClassicState::Empty => self.pending_joins.len() < members_max,
+            ClassicState::Empty => pending < members_max,
             ClassicState::PreparingRebalance => {
                 let joining = self.members.values().filter(|member| member.is_joining()).count();
-                let pending = self.pending_joins.iter().filter(|id| *id != member_id).count();
                 known.is_some_and(Member::is_joining) || joining + pending < members_max
             }
             ClassicState::CompletingRebalance | ClassicState::Stable => {
-                let pending = self.pending_joins.iter().filter(|id| *id != member_id).count();
                 known.is_some() || self.members.len() + pending < members_max
             }
         }

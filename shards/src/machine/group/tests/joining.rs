@@ -229,12 +229,18 @@ fn a_full_group_takes_nobody() {
 fn ids_that_are_given_out_count_as_members() {
     let mut scene = Scene::with(GroupSettings { members_max: 2, ..GroupSettings::default() });
     let asks = |n| JoinGroup { knows_member_id_required: true, ..new_member(n) };
-    for n in 0..2 {
+    let ids = [0, 1].map(|n| {
         let ticket = scene.join(asks(n));
-        assert!(matches!(scene.join_error(ticket), GroupError::MemberIdRequired { .. }));
-    }
+        match scene.join_error(ticket) {
+            GroupError::MemberIdRequired { member_id } => member_id,
+            other => panic!("{other}"),
+        }
+    });
     let ticket = scene.join(asks(2));
     assert_eq!(scene.join_error(ticket), GroupError::GroupMaxSizeReached { limit: 2 });
+    let tickets = [0, 1].map(|n| scene.join(again(n as u8, &ids[n])));
+    scene.pass(6_000);
+    assert_eq!(scene.joined(tickets[0]).members.len(), 2, "whoever has an id has a place");
 }
 
 #[test]
