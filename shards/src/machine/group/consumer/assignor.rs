@@ -116,7 +116,9 @@ fn even(spec: &Spec<'_>) -> BTreeMap<String, Partitions> {
             keeps += 1;
         }
         let part: Partitions = kept.into_iter().take(keeps).collect();
-        free.retain(|place| !part.contains(place));
+        for place in &part {
+            free.remove(place);
+        }
         parts.push(part);
     }
     let mut free = free.into_iter();
