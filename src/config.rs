@@ -1,8 +1,9 @@
 //! What this node was told to be, checked before anything starts.
 //!
 //! Flag, then variable, then file, then default. A key that nothing would honour is refused by name;
-//! among them are the keys that form a cluster, which this server does not serve.
+//! among them are the keys of a cluster in a node that has no peers.
 
+mod cluster;
 mod file;
 #[cfg(test)]
 mod tests;
@@ -12,7 +13,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
 use chronik_shards::format::wal::BLOCK_BYTES;
-use chronik_shards::machine::shard::ShardLimits;
+use chronik_shards::machine::limits::ShardLimits;
 use chronik_shards::machine::topic_config::{BrokerConfig, ConfigError, ConfigLimits};
 use chronik_shards::model::NodeId;
 use chronik_tuning::host::Host;
@@ -20,7 +21,7 @@ use chronik_tuning::plan::{Plan, PlanError};
 use chronik_tuning::profile::{DEFAULT_PROFILE, Profile, ProfileError, ShardCount};
 use tracing::level_filters::LevelFilter;
 
-use crate::cli::CommandLine;
+use crate::cli::{CommandLine, RaftCluster, Task};
 use crate::control::ClusterTiming;
 use file::ConfigFile;
 
@@ -47,7 +48,9 @@ pub struct NodeConfig {
     pub accept_data_loss: bool,
     /// Kafka's own keys.
     pub broker: BrokerConfig,
-    /// The other nodes; `None` when this one is alone, which is what the server's keys come to.
+    /// Where this node stands, if that is known.
+    pub rack: Option<String>,
+    /// The other nodes; `None` when this one is alone.
     pub peers: Option<Peers>,
 }
 
@@ -56,10 +59,17 @@ pub struct NodeConfig {
 pub struct Peers {
     /// Where this node listens for the control planes of the others.
     pub control_bind: SocketAddr,
+    /// Where this node listens for the shards of the others, for replication.
+    pub replication_bind: SocketAddr,
+    /// Where the others' control planes connect.
+    pub control_advertised: Endpoint,
+    /// Where the others' shards connect.
+    pub replication_advertised: Endpoint,
     /// Host and port of every other node's control plane.
     pub control: BTreeMap<NodeId, String>,
-    /// Where this node stands.
-    pub rack: Option<String>,
+    /// Whether this node forms a cluster with its peers if its data directory is new. It comes to theirs
+    /// otherwise.
+    pub founds: bool,
     /// How fast things are noticed.
     pub timing: ClusterTiming,
 }
@@ -100,9 +110,20 @@ pub enum NodeConfigError {
         /// The key with its table.
         key: String,
     },
-    /// The file has a key that only a cluster could honour.
-    #[error("configuration file {path}: {key} is for clusters, and this server runs a single node")]
+    /// The file has a key that only a node with peers could honour.
+    #[error(
+        "configuration file {path}: {key} is for clusters, and this node is alone: name all nodes, one \
+         [[peers]] table each"
+    )]
     ClusterKey {
+        /// The file.
+        path: PathBuf,
+        /// The key with its table.
+        key: &'static str,
+    },
+    /// The file lacks a key.
+    #[error("configuration file {path}: {key} is missing")]
+    MissingKey {
         /// The file.
         path: PathBuf,
         /// The key with its table.
@@ -150,23 +171,30 @@ impl NodeConfig {
             None => ConfigFile::default(),
         };
         let node_id = node_id(command.node_id.or(file.node_id))?;
-        let bind = bind(&command, &file)?;
-        let advertised = advertised(&command, &file, bind)?;
+        let bind = bind(&command, &file, node_id)?;
+        let advertised = advertised(&command, &file, node_id, bind)?;
+        let flags = match &command.task {
+            Some(Task::RaftCluster(flags)) => Some(flags),
+            Some(Task::Cluster(_)) | None => None,
+        };
+        let own = cluster::Own { node_id, bind, advertised: &advertised };
+        let peers = cluster::peers(flags, &file, command.config.as_deref(), &own)?;
         let plan = Plan::resolve(&profile(&command, &file)?, host)?;
         let log_level = log_level(command.log_level.as_deref())?;
+        let rack = rack(&command, &file)?;
+        let mut broker = broker_config(flags, &file, &plan, peers.as_ref())?;
         let data_dir =
             command.data_dir.or(file.data_dir).unwrap_or_else(|| DEFAULT_DATA_DIR.into());
 
-        let mut broker = BrokerConfig::new(config_limits(&plan.profile.limits));
-        for (name, value) in &file.kafka {
-            broker.set(name, value)?;
-        }
         let listener = |endpoint: &dyn std::fmt::Display| format!("PLAINTEXT://{endpoint}");
         broker.record("node.id", node_id.to_string())?;
         broker.record("broker.id", node_id.to_string())?;
         broker.record("listeners", listener(&bind))?;
         broker.record("advertised.listeners", listener(&advertised))?;
         broker.record("log.dirs", data_dir.display().to_string())?;
+        if let Some(rack) = &rack {
+            broker.record("broker.rack", rack.clone())?;
+        }
         let accept_data_loss = command.accept_data_loss;
         Ok(Self {
             node_id,
@@ -177,8 +205,23 @@ impl NodeConfig {
             log_level,
             accept_data_loss,
             broker,
-            peers: None,
+            rack,
+            peers,
         })
+    }
+}
+
+impl Endpoint {
+    /// Reads a host and a port as somebody dials them; `None` without a port, and for the address of all
+    /// interfaces.
+    #[must_use]
+    pub fn dialled(text: &str) -> Option<Self> {
+        cluster::dialled(text)
+    }
+
+    /// Whether it is the address of all interfaces, where nobody can connect to.
+    fn is_unspecified(&self) -> bool {
+        self.host.parse::<IpAddr>().is_ok_and(|ip| ip.is_unspecified())
     }
 }
 
@@ -208,14 +251,20 @@ fn node_id(given: Option<i32>) -> Result<NodeId, NodeConfigError> {
     Ok(NodeId(id))
 }
 
-fn bind(command: &CommandLine, file: &ConfigFile) -> Result<SocketAddr, NodeConfigError> {
-    let in_file = match &file.bind_kafka {
+fn bind(
+    command: &CommandLine,
+    file: &ConfigFile,
+    node_id: NodeId,
+) -> Result<SocketAddr, NodeConfigError> {
+    let in_file = match &file.bind.kafka {
         Some(text) => Some(text.parse::<SocketAddr>().map_err(|_| {
             value_error("[bind] kafka", text, "an IP address and a port are due: 127.0.0.1:9092")
         })?),
         None => None,
     };
-    let default = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), DEFAULT_PORT);
+    let entry = cluster::own_entry(file, node_id).and_then(|peer| cluster::dialled(&peer.kafka));
+    let default_port = entry.map_or(DEFAULT_PORT, |endpoint| endpoint.port);
+    let default = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), default_port);
     let base = in_file.unwrap_or(default);
     let port = command.kafka_port.unwrap_or(base.port());
     if port == 0 {
@@ -227,16 +276,19 @@ fn bind(command: &CommandLine, file: &ConfigFile) -> Result<SocketAddr, NodeConf
 fn advertised(
     command: &CommandLine,
     file: &ConfigFile,
+    node_id: NodeId,
     bind: SocketAddr,
 ) -> Result<Endpoint, NodeConfigError> {
     let key = "--advertised-addr";
-    let endpoint = match command.advertised_addr.as_ref().or(file.advertise_kafka.as_ref()) {
+    let entry = cluster::own_entry(file, node_id).map(|peer| &peer.kafka);
+    let given = command.advertised_addr.as_ref().or(file.advertise.kafka.as_ref()).or(entry);
+    let endpoint = match given {
         Some(text) => parse_endpoint(text, bind.port()).ok_or_else(|| {
             value_error(key, text, "a host name or address is due, with or without a port")
         })?,
         None => Endpoint { host: bind.ip().to_string(), port: bind.port() },
     };
-    if endpoint.host.parse::<IpAddr>().is_ok_and(|ip| ip.is_unspecified()) {
+    if endpoint.is_unspecified() {
         let reason = "clients cannot connect to this address; say where they can";
         return Err(value_error(key, &endpoint.host, reason));
     }
@@ -282,6 +334,56 @@ fn profile(command: &CommandLine, file: &ConfigFile) -> Result<Profile, NodeConf
     }
     profile.pin &= !command.no_pin;
     Ok(profile)
+}
+
+fn rack(command: &CommandLine, file: &ConfigFile) -> Result<Option<String>, NodeConfigError> {
+    let rack = command.rack.as_ref().or(file.rack.as_ref());
+    match rack.map(|rack| rack.trim()) {
+        Some("") => Err(value_error("--rack", "", "a name is due; leave it out if there is none")),
+        rack => Ok(rack.map(str::to_owned)),
+    }
+}
+
+/// Kafka's keys: the `[kafka]` table, and what has a key or flag of its own beside.
+fn broker_config(
+    flags: Option<&RaftCluster>,
+    file: &ConfigFile,
+    plan: &Plan,
+    peers: Option<&Peers>,
+) -> Result<BrokerConfig, NodeConfigError> {
+    let mut broker = BrokerConfig::new(config_limits(&plan.profile.limits));
+    for (name, value) in &file.kafka {
+        broker.set(name, value)?;
+    }
+    let factor = ("replication_factor", "default.replication.factor", file.replication_factor);
+    let min = ("min_insync_replicas", "min.insync.replicas", file.min_insync_replicas);
+    for (key, name, in_file) in [factor, min] {
+        let Some(value) = in_file else { continue };
+        if broker.explicit(name).is_some() {
+            let reason = format!("[kafka] {name} says the same; leave one of them out");
+            return Err(value_error(key, value, reason));
+        }
+        broker.set(name, &value.to_string())?;
+    }
+    let factor = flags.and_then(|flags| flags.replication_factor);
+    let min = flags.and_then(|flags| flags.min_insync_replicas);
+    for (name, flag) in [("default.replication.factor", factor), ("min.insync.replicas", min)] {
+        if let Some(value) = flag {
+            broker.set(name, &value.to_string())?;
+        }
+    }
+    let nodes = peers.map_or(1, |peers| peers.control.len() + 1);
+    let factor = broker.settings().default_replication_factor;
+    if factor > nodes {
+        let reason = format!("more replicas than nodes: there are {nodes}");
+        return Err(value_error("replication_factor", factor, reason));
+    }
+    let min = broker.min_insync_replicas();
+    if peers.is_some() && min > factor {
+        let reason = format!("more than the replication factor, which is {factor}");
+        return Err(value_error("min_insync_replicas", min, reason));
+    }
+    Ok(broker)
 }
 
 /// Bounds of a configuration that follow from the shards' limits.

@@ -12,20 +12,25 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use chronik_shards::format::peer_frame::ClusterId;
 use chronik_shards::io::inbox::{InboxSender, NotSent};
 use chronik_shards::io::local::Slot;
-use chronik_shards::machine::input::{PartitionConfig, PartitionSpec};
-use chronik_shards::machine::metadata::{MetadataChange, MetadataImage, Partition};
-use chronik_shards::machine::topic_config::{BrokerConfig, TopicSettings};
-use chronik_shards::model::{BrokerEpoch, NodeId, PartitionIndex, ReplicaKey, ShardId};
+use chronik_shards::machine::metadata::{MetadataChange, MetadataImage, Topic};
+use chronik_shards::machine::replica::NodeIdentity;
+use chronik_shards::machine::replication::PeerLimits;
+use chronik_shards::machine::topic_config::BrokerConfig;
+use chronik_shards::model::{BrokerEpoch, NodeId, PartitionIndex, ReplicaKey, ShardId, TopicId};
 use chronik_shards::shard::ShardHandle;
 
 use crate::control::{ControlHandle, MetadataUpdate};
 use crate::handlers::{Handlers, KafkaDispatcher};
+use crate::introduction::{IntroducedPeer, Introductions};
+use crate::isr_changes;
 use crate::metadata_view::MetadataView;
 use crate::net::listener::{BoundListener, ConnectionCounts, HandOver};
 use crate::net::{AcceptedSocket, NetConfig, ShardConnections};
-use crate::proposals::{ProposalAnswer, Proposals};
+use crate::proposals::{ProposalAnswer, Proposals, QuorumAnswer};
+use crate::replicas;
 
 /// How long an orderly stop waits for requests that are under way.
 pub const STOP_GRACE: Duration = Duration::from_secs(10);
@@ -37,8 +42,12 @@ pub enum ShardEvent {
     Metadata(MetadataUpdate),
     /// A proposal of this shard has its answer.
     Answered(ProposalAnswer),
+    /// A question of this shard how the Raft group stands has its answer.
+    Quorum(QuorumAnswer),
     /// A connection that this shard shall serve.
     Connection(AcceptedSocket),
+    /// A peer that has introduced itself to another shard and wants this one.
+    Peer(IntroducedPeer),
     /// Everything is in place: let clients in.
     Serve(Serve),
 }
@@ -50,6 +59,8 @@ pub struct Serve {
     pub inboxes: Arc<[InboxSender<ShardEvent>]>,
     /// For the one shard that accepts.
     pub listener: Option<BoundListener>,
+    /// Where peers connect to replicate, for the same shard.
+    pub replication: Option<BoundListener>,
 }
 
 /// What every shard's front starts from.
@@ -61,6 +72,10 @@ pub struct FrontPlan {
     pub cluster_id: String,
     /// This incarnation.
     pub broker_epoch: BrokerEpoch,
+    /// Identity of the cluster to peers.
+    pub peer_cluster_id: ClusterId,
+    /// Bounds and times of replication.
+    pub peer_limits: PeerLimits,
     /// What the broker was started with.
     pub broker: Arc<BrokerConfig>,
     /// Everything committed so far.
@@ -100,6 +115,8 @@ pub fn build(
 ) -> (impl FnMut(ShardEvent) + 'static, impl Future<Output = ()> + 'static) {
     let image = MetadataImage::clone(&plan.image);
     let view = MetadataView::new(plan.node_id, Arc::clone(&plan.broker), image);
+    let me = NodeIdentity { node_id: plan.node_id, broker_epoch: plan.broker_epoch };
+    shard.join_cluster(plan.peer_cluster_id, me, plan.peer_limits);
     let front = Rc::new(Front {
         shard,
         view: Rc::new(RefCell::new(view)),
@@ -108,7 +125,7 @@ pub fn build(
         early: RefCell::default(),
         connections: OnceCell::new(),
     });
-    front.open_all();
+    front.assign_all();
     let events = Rc::clone(&front);
     (move |event| events.take(event), front.run(plan))
 }
@@ -124,6 +141,10 @@ impl Front {
                             view.apply(committed.index, &committed.command)
                         }
                         MetadataUpdate::Image(image) => view.replace(&image),
+                        MetadataUpdate::Controller(node) => {
+                            view.set_controller(node);
+                            Vec::new()
+                        }
                     }
                 };
                 for change in changes {
@@ -134,6 +155,10 @@ impl Front {
                 let proposals = self.proposals.get().expect("a proposal comes before its answer");
                 proposals.answered(answer);
             }
+            ShardEvent::Quorum(answer) => {
+                let proposals = self.proposals.get().expect("a question comes before its answer");
+                proposals.told(answer);
+            }
             ShardEvent::Connection(socket) => {
                 // The shard that accepts may serve a moment earlier than this one. What waits is bounded as
                 // all open connections are.
@@ -142,6 +167,7 @@ impl Front {
                     None => self.early.borrow_mut().push(socket),
                 }
             }
+            ShardEvent::Peer(peer) => self.shard.adopt_peer(peer.socket, peer.hello),
             ShardEvent::Serve(serve) => self.serve.fill(serve),
         }
     }
@@ -151,65 +177,91 @@ impl Front {
         let view = self.view.borrow();
         match change {
             MetadataChange::TopicCreated { topic_id } => {
-                self.open_from(&view, *topic_id, PartitionIndex(0));
+                self.assign_from(&view, *topic_id, PartitionIndex(0));
             }
             MetadataChange::PartitionsCreated { topic_id, first } => {
-                self.open_from(&view, *topic_id, *first);
+                self.assign_from(&view, *topic_id, *first);
             }
             MetadataChange::TopicDeleted { topic } => {
                 for (key, _) in topic.replicas().filter(|(key, _)| self.owns(*key)) {
                     self.shard.close_partition(key);
                 }
             }
-            MetadataChange::PartitionChanged { key } => self.open(&view, *key),
+            MetadataChange::PartitionChanged { key } => self.assign(&view, *key),
             MetadataChange::TopicConfigChanged { topic_id } => {
                 let topic = view.image().topic(*topic_id).expect("the change names its topic");
-                let settings = view.settings(*topic_id).expect("every topic has settings");
-                for (key, partition) in topic.replicas().filter(|(key, _)| self.owns(*key)) {
-                    self.shard.configure_partition(key, config(settings, partition));
+                self.configure(&view, topic);
+            }
+            MetadataChange::ClusterConfigChanged => {
+                for topic in view.image().topics() {
+                    self.configure(&view, topic);
                 }
             }
-            MetadataChange::BrokerRegistered { .. }
-            | MetadataChange::BrokerChanged { .. }
+            MetadataChange::BrokerRegistered { node_id } => {
+                self.locate(&view, *node_id);
+                self.assign_with(&view, *node_id);
+            }
+            MetadataChange::BrokerChanged { .. }
             | MetadataChange::BrokerUnregistered { .. }
-            | MetadataChange::ClusterFounded
-            | MetadataChange::ClusterConfigChanged => {}
+            | MetadataChange::ClusterFounded => {}
         }
     }
 
-    fn open_all(&self) {
+    /// Has the topic's partitions go by its settings as they are now.
+    fn configure(&self, view: &MetadataView, topic: &Topic) {
+        let settings = view.settings(topic.id).expect("every topic has settings");
+        for (key, partition) in topic.replicas().filter(|(key, _)| self.owns(*key)) {
+            self.shard.configure_partition(key, replicas::config(settings, partition));
+        }
+    }
+
+    fn assign_all(&self) {
         let view = self.view.borrow();
+        for node_id in view.image().broker_ids() {
+            self.locate(&view, node_id);
+        }
         for topic in view.image().topics() {
-            self.open_from(&view, topic.id, PartitionIndex(0));
+            self.assign_from(&view, topic.id, PartitionIndex(0));
         }
     }
 
-    fn open_from(
-        &self,
-        view: &MetadataView,
-        topic_id: chronik_shards::model::TopicId,
-        first: PartitionIndex,
-    ) {
+    /// Says where the shards of a peer are reached.
+    fn locate(&self, view: &MetadataView, node_id: NodeId) {
+        let broker = view.image().broker(node_id);
+        if node_id != view.node_id()
+            && let Some(endpoint) = broker.and_then(|broker| broker.replication.as_ref())
+        {
+            self.shard.set_peer_address(node_id, endpoint.host.clone(), endpoint.port);
+        }
+    }
+
+    /// The partitions with a replica on a node that is of a new incarnation, with other shards perhaps.
+    fn assign_with(&self, view: &MetadataView, node_id: NodeId) {
+        for topic in view.image().topics() {
+            for (key, _) in topic.replicas().filter(|(_, found)| found.replicas.contains(&node_id))
+            {
+                self.assign(view, key);
+            }
+        }
+    }
+
+    fn assign_from(&self, view: &MetadataView, topic_id: TopicId, first: PartitionIndex) {
         let topic = view.image().topic(topic_id).expect("the caller has it from the image");
         for (key, _) in topic.replicas().filter(|(key, _)| key.partition >= first) {
-            self.open(view, key);
+            self.assign(view, key);
         }
     }
 
-    /// Opens a partition, or takes a new leader epoch, if this shard owns and this node leads it.
-    fn open(&self, view: &MetadataView, key: ReplicaKey) {
-        let Some(topic) = view.image().topic(key.topic_id) else { return };
-        let Some(partition) = topic.partition(key.partition) else { return };
-        if !self.owns(key) || partition.leader != Some(view.node_id()) {
+    /// Tells the shard what a partition is that it owns a replica of, or that it owns none any more.
+    fn assign(&self, view: &MetadataView, key: ReplicaKey) {
+        if !self.owns(key) {
             return;
         }
-        let settings = view.settings(key.topic_id).expect("every topic has settings");
-        self.shard.open_partition(PartitionSpec {
-            key,
-            topic_name: topic.name.clone(),
-            leader_epoch: partition.leader_epoch,
-            config: config(settings, partition),
-        });
+        match replicas::assignment(view, key) {
+            Some(assignment) => self.shard.assign_replica(&assignment),
+            None if self.shard.has_partition(key) => self.shard.close_partition(key),
+            None => {}
+        }
     }
 
     fn owns(&self, key: ReplicaKey) -> bool {
@@ -218,11 +270,13 @@ impl Front {
 
     /// Serves clients from [`ShardEvent::Serve`] until the node stops.
     async fn run(self: Rc<Self>, plan: FrontPlan) {
-        let Serve { inboxes, listener } = self.serve.clone().await;
+        let Serve { inboxes, listener, replication } = self.serve.clone().await;
         let inbox = inboxes[usize::from(self.shard.id().get())].clone();
         let proposals = Rc::new(Proposals::new(plan.control.clone(), inbox));
         let is_first = self.proposals.set(Rc::clone(&proposals)).is_ok();
         assert!(is_first, "a shard is told once to serve");
+        let isr_changes = isr_changes::propose(self.shard.clone(), Rc::clone(&proposals));
+        glommio::spawn_local(isr_changes).detach();
         let handlers = Handlers::new(&plan, self.shard.clone(), Rc::clone(&self.view), proposals);
         let dispatcher = Rc::new(KafkaDispatcher(Rc::new(handlers)));
         let connections = ShardConnections::new(plan.net, dispatcher);
@@ -231,24 +285,21 @@ impl Front {
         for socket in self.early.take() {
             connections.adopt(socket);
         }
+        let introductions = replication.map(|listener| {
+            let (shard, view) = (self.shard.clone(), Rc::clone(&self.view));
+            Introductions { shard, view, inboxes: Arc::clone(&inboxes) }.begin(listener)
+        });
         let acceptor = listener.map(|listener| {
             let hand_over =
                 ToShards { own: self.shard.id(), connections: connections.clone(), inboxes };
             listener.accept(plan.counts, plan.connections_max, hand_over)
         });
         self.shard.stopping().await;
-        if let Some(acceptor) = acceptor {
+        for acceptor in acceptor.iter().chain(&introductions) {
             acceptor.stop();
         }
         connections.stop(STOP_GRACE).await;
     }
-}
-
-/// A topic's configuration as one of its partitions follows it. As in Kafka, no more replicas have to be in
-/// sync than there are.
-fn config(settings: &TopicSettings, partition: &Partition) -> PartitionConfig {
-    let min_insync_replicas = settings.partition.min_insync_replicas.min(partition.replicas.len());
-    PartitionConfig { min_insync_replicas, ..settings.partition.clone() }
 }
 
 /// Gives accepted sockets to the shards that were chosen for them.

@@ -6,11 +6,15 @@
 
 pub mod boot;
 pub mod cli;
+pub mod cluster_tool;
 pub mod config;
 pub mod control;
 pub mod front;
 pub mod handlers;
+pub mod introduction;
+pub mod isr_changes;
 pub mod metadata_view;
 pub mod net;
 pub mod node;
 pub mod proposals;
+pub mod replicas;

@@ -16,7 +16,12 @@ use chronik_shards::model::{NodeId, TopicId};
 #[derive(Debug)]
 pub struct MetadataView {
     node_id: NodeId,
-    broker: Arc<BrokerConfig>,
+    /// The controller, as far as this node knows.
+    controller: Option<NodeId>,
+    /// What the broker was started with.
+    started_with: Arc<BrokerConfig>,
+    /// The same with the cluster's settings in the place of the broker's own.
+    broker: BrokerConfig,
     image: MetadataImage,
     settings: HashMap<TopicId, TopicSettings, RandomState>,
 }
@@ -27,8 +32,10 @@ impl MetadataView {
     pub fn new(node_id: NodeId, broker: Arc<BrokerConfig>, image: MetadataImage) -> Self {
         // Topic ids are drawn by the server: nobody can choose them to collide.
         let mut settings = HashMap::with_hasher(RandomState::with_seeds(1, 2, 3, 4));
+        let started_with = broker;
+        let broker = started_with.in_cluster(image.cluster_configs());
         settings.extend(image.topics().map(|topic| (topic.id, resolve(topic, &broker))));
-        Self { node_id, broker, image, settings }
+        Self { node_id, controller: None, started_with, broker, image, settings }
     }
 
     /// This node.
@@ -37,7 +44,20 @@ impl MetadataView {
         self.node_id
     }
 
-    /// What the broker was started with.
+    /// The node that clients are told to be the controller. Any node takes what is meant for it, so one that
+    /// is there is named while the group looks for a leader.
+    #[must_use]
+    pub fn controller(&self) -> NodeId {
+        let is_there = |node: &NodeId| self.image.broker(*node).is_some_and(|it| !it.fenced);
+        self.controller.filter(is_there).unwrap_or(self.node_id)
+    }
+
+    /// Takes note of who is the controller.
+    pub fn set_controller(&mut self, node: Option<NodeId>) {
+        self.controller = node;
+    }
+
+    /// What the broker was started with, as far as the cluster has not agreed on something else.
     #[must_use]
     pub fn broker_config(&self) -> &BrokerConfig {
         &self.broker
@@ -86,11 +106,16 @@ impl MetadataView {
                 MetadataChange::TopicDeleted { topic } => {
                     self.settings.remove(&topic.id);
                 }
+                MetadataChange::ClusterConfigChanged => {
+                    self.broker = self.started_with.in_cluster(self.image.cluster_configs());
+                    for topic in self.image.topics() {
+                        self.settings.insert(topic.id, resolve(topic, &self.broker));
+                    }
+                }
                 MetadataChange::BrokerRegistered { .. }
                 | MetadataChange::BrokerChanged { .. }
                 | MetadataChange::BrokerUnregistered { .. }
                 | MetadataChange::ClusterFounded
-                | MetadataChange::ClusterConfigChanged
                 | MetadataChange::PartitionsCreated { .. }
                 | MetadataChange::PartitionChanged { .. } => {}
             }

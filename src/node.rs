@@ -8,23 +8,28 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use chronik_shards::format::metadata_command::{BrokerIncarnation, MetadataCommand};
+use chronik_shards::format::metadata_command::{
+    BrokerEndpoint, BrokerIncarnation, MetadataCommand,
+};
+use chronik_shards::format::peer_frame::ClusterId;
 use chronik_shards::io::inbox::InboxSender;
 use chronik_shards::io::process::{self, ProcessMask};
 use chronik_shards::io::runtime::ShardCpus;
 use chronik_shards::io::wal_files;
+use chronik_shards::machine::limits::ShardLimits;
 use chronik_shards::machine::metadata::MetadataImage;
-use chronik_shards::machine::shard::ShardLimits;
+use chronik_shards::machine::replication::PeerLimits;
 use chronik_shards::machine::topic_config::BrokerConfig;
-use chronik_shards::model::{NodeId, ShardId, TimestampMs};
+use chronik_shards::model::{NodeId, ShardId, TimestampMs, TopicId};
 use chronik_shards::shard::{self, NodeHandle, NodeSpec, ShardPlan, StartError};
 use chronik_shards::store::SegmentStore;
 use chronik_shards::store::disk::StdDisk;
+use chronik_shards::store::pace::Pace;
 use chronik_shards::store::paths;
 use chronik_shards::store::recovery::{Recovered, RecoveryError, RecoveryInput, recover_in_phases};
 
 use crate::boot::{self, BootError, Claim};
-use crate::config::NodeConfig;
+use crate::config::{Endpoint, NodeConfig};
 use crate::control::{
     self, ClusterConfig, CompactionPolicy, ControlConfig, ControlError, ControlHandle,
     ControlStart, ControlStartError, ControlThread, NodeIdentity, Waited, random_bytes,
@@ -78,6 +83,19 @@ impl Node {
     /// # Errors
     /// [`NodeError`]: nothing runs then.
     pub fn start(config: &NodeConfig) -> Result<Self, NodeError> {
+        let node = Self::start_unless(config, &mut || false)?;
+        Ok(node.expect("nobody gave the start up"))
+    }
+
+    /// Starts a node; returns when it serves clients, or `None` when `is_given_up` says so while it waits for
+    /// its peers.
+    ///
+    /// # Errors
+    /// [`NodeError`]: nothing runs then.
+    pub fn start_unless(
+        config: &NodeConfig,
+        is_given_up: &mut dyn FnMut() -> bool,
+    ) -> Result<Option<Self>, NodeError> {
         let mut laps = Laps::begin();
         for line in config.plan.display(&config.data_dir).to_string().lines() {
             tracing::info!("plan: {line}");
@@ -88,8 +106,16 @@ impl Node {
         let claim = boot::claim(config)?;
         let listener = BoundListener::bind(config.bind)
             .map_err(|source| BootError::Address { address: config.bind, source })?;
-        laps.done("directory and address claimed");
-        let control = start_control(config, &claim.identity)?;
+        let replication = match &config.peers {
+            Some(peers) => Some(BoundListener::bind(peers.replication_bind).map_err(|source| {
+                BootError::Address { address: peers.replication_bind, source }
+            })?),
+            None => None,
+        };
+        laps.done("directory and addresses claimed");
+        let Some(control) = start_control(config, &claim.identity, is_given_up)? else {
+            return Ok(None);
+        };
         laps.done("metadata open");
         let broker = Arc::new(config.broker.clone());
         let limits = ShardLimits {
@@ -111,6 +137,8 @@ impl Node {
             node_id: config.node_id,
             cluster_id: control.cluster_id.clone(),
             broker_epoch: control.broker_epoch,
+            peer_cluster_id: peer_cluster_id(&control.cluster_id),
+            peer_limits: peer_limits(&broker),
             broker,
             image: Arc::new(control.image.clone()),
             control: control.handle.clone(),
@@ -131,7 +159,7 @@ impl Node {
         for inbox in &inboxes {
             subscribe(&control.handle, control.image.applied(), inbox)?;
         }
-        serve(inboxes, listener);
+        serve(inboxes, listener, replication);
         // Its partitions are open: from here on it may lead some.
         node.control.handle().ready()?;
         tracing::info!(
@@ -141,7 +169,7 @@ impl Node {
             millis = laps.begun.elapsed().as_millis(),
             "chronik serves Kafka clients"
         );
-        Ok(node)
+        Ok(Some(node))
     }
 
     /// Stops in order: no new requests, those under way answered, everything in segments, threads ended.
@@ -163,6 +191,8 @@ impl Node {
 
 /// How long a start waits before it says that it waits for peers.
 const PEERS_PATIENCE: Duration = Duration::from_secs(5);
+/// How often a start that waits looks whether it is given up.
+const PEERS_LOOK: Duration = Duration::from_millis(100);
 /// How long a stop waits for each of the changes that its peers go by. Without them they find out by its
 /// silence.
 const LEAVE_PATIENCE: Duration = Duration::from_secs(2);
@@ -202,12 +232,16 @@ impl Laps {
 fn start_control(
     config: &NodeConfig,
     identity: &NodeIdentity,
-) -> Result<ControlStart, ControlStartError> {
+    is_given_up: &mut dyn FnMut() -> bool,
+) -> Result<Option<ControlStart>, ControlStartError> {
     let cluster = config.peers.as_ref().map(|peers| ClusterConfig {
         data_dir: config.data_dir.clone(),
         listen: peers.control_bind,
+        control_advertised: endpoint(&peers.control_advertised),
+        replication_advertised: endpoint(&peers.replication_advertised),
         peers: peers.control.clone(),
-        defaults: config.broker.election_defaults(),
+        defaults: config.broker.cluster_values(),
+        founds: peers.founds,
         timing: peers.timing,
     });
     let mut starting = control::begin(ControlConfig {
@@ -216,21 +250,31 @@ fn start_control(
         shards: config.plan.shard_count(),
         advertised_host: config.advertised.host.clone(),
         advertised_port: config.advertised.port,
-        rack: config.peers.as_ref().and_then(|peers| peers.rack.clone()),
+        rack: config.rack.clone(),
         identity: identity.clone(),
         cluster,
         compaction: CompactionPolicy::default(),
         accept_data_loss: config.accept_data_loss,
     })?;
+    let mut complained = Instant::now();
     loop {
-        match starting.wait(PEERS_PATIENCE)? {
-            Waited::Started(start) => return Ok(*start),
-            Waited::NotYet(not_yet) => {
-                tracing::warn!("waiting for peers: a majority of the voters must be there");
-                starting = not_yet;
-            }
+        match starting.wait(PEERS_LOOK)? {
+            Waited::Started(start) => return Ok(Some(*start)),
+            Waited::NotYet(not_yet) => starting = not_yet,
+        }
+        if is_given_up() {
+            starting.stop();
+            return Ok(None);
+        }
+        if complained.elapsed() >= PEERS_PATIENCE {
+            complained = Instant::now();
+            tracing::warn!("waiting for peers: a majority of the voters must be there");
         }
     }
+}
+
+fn endpoint(endpoint: &Endpoint) -> BrokerEndpoint {
+    BrokerEndpoint { host: endpoint.host.clone(), port: endpoint.port }
 }
 
 /// Brings every partition of this node to where its acknowledged records end.
@@ -245,7 +289,7 @@ fn recover_data(
     let partitions = replicas_here(config.node_id, broker, image);
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis());
     recover_in_phases(
-        &StdDisk,
+        &StdDisk::default(),
         &RecoveryInput {
             data: config.data_dir.clone(),
             partitions,
@@ -291,12 +335,15 @@ fn node_spec(config: &NodeConfig, limits: ShardLimits, recovered: Recovered) -> 
         .map(|(((shard, cpu), wal), logs)| {
             let data: PathBuf = config.data_dir.clone();
             let open_files = plan.open_files.written_per_shard;
-            let store = SegmentStore::new(StdDisk, data, ShardId(shard), logs, open_files);
+            let pace = Pace::default();
+            let disk = StdDisk::paced(pace.clone());
+            let store = SegmentStore::new(disk, data, ShardId(shard), logs, open_files);
             ShardPlan {
                 cpus: cpu.map_or(unpinned, ShardCpus::Pinned),
                 spin_before_park: plan.profile.spin_before_park,
                 commit_linger: plan.profile.commit_linger,
                 limits,
+                pace,
                 ..ShardPlan::new(wal, Box::new(store))
             }
         })
@@ -305,7 +352,25 @@ fn node_spec(config: &NodeConfig, limits: ShardLimits, recovered: Recovered) -> 
         index_cache_bytes: plan.profile.memory.index_cache_bytes,
         read_files_max: plan.open_files.read_per_shard,
         ring_buffer_bytes: plan.ring_buffer_bytes,
+        // A batch may be as large as a request; a frame has it, and a little more.
+        peer_frame_bytes_max: config.broker.settings().socket_request_max_bytes
+            + PeerLimits::default().frame_bytes_max,
         ..NodeSpec::new(config.data_dir.clone(), shards, recovered.partitions)
+    }
+}
+
+/// The cluster's identity as peers tell each other.
+fn peer_cluster_id(cluster_id: &str) -> ClusterId {
+    let id: TopicId = cluster_id.parse().expect("a cluster id was checked when it was read");
+    ClusterId(id.0)
+}
+
+/// How replication goes about it.
+fn peer_limits(broker: &BrokerConfig) -> PeerLimits {
+    PeerLimits {
+        lag_time_max_ms: broker.settings().replica_lag_time_max_ms,
+        tells_acks: tracing::enabled!(tracing::Level::DEBUG),
+        ..PeerLimits::default()
     }
 }
 
@@ -364,12 +429,17 @@ fn subscribe(
     control.subscribe(applied, Box::new(sink))
 }
 
-/// Lets clients in; the first shard accepts.
-fn serve(inboxes: Vec<InboxSender<ShardEvent>>, listener: BoundListener) {
+/// Lets clients and peers in; the first shard accepts.
+fn serve(
+    inboxes: Vec<InboxSender<ShardEvent>>,
+    listener: BoundListener,
+    mut replication: Option<BoundListener>,
+) {
     let inboxes: Arc<[_]> = inboxes.into();
     let mut listener = Some(listener);
     for inbox in inboxes.iter() {
-        let serve = Serve { inboxes: Arc::clone(&inboxes), listener: listener.take() };
+        let (listener, replication) = (listener.take(), replication.take());
+        let serve = Serve { inboxes: Arc::clone(&inboxes), listener, replication };
         drop(inbox.send(ShardEvent::Serve(serve)));
     }
 }

@@ -12,7 +12,7 @@ use chronik_shards::io::inbox::InboxSender;
 use chronik_shards::io::local::Slot;
 use chronik_shards::machine::metadata::ApplyOutcome;
 
-use crate::control::{ControlError, ControlHandle};
+use crate::control::{ControlError, ControlHandle, QuorumState};
 use crate::front::ShardEvent;
 
 /// The answer to a proposal, on its way to the shard that made it.
@@ -22,6 +22,13 @@ pub struct ProposalAnswer {
     result: Result<ApplyOutcome, ControlError>,
 }
 
+/// How the Raft group stands, on its way to the shard that has asked.
+#[derive(Debug)]
+pub struct QuorumAnswer {
+    question: u64,
+    result: Result<QuorumState, ControlError>,
+}
+
 /// The proposals of one shard that wait for their answer. At most as many as the control thread's queue
 /// takes: one more is refused there.
 pub struct Proposals {
@@ -29,13 +36,16 @@ pub struct Proposals {
     inbox: InboxSender<ShardEvent>,
     next: Cell<u64>,
     waiting: RefCell<HashMap<u64, Slot<Result<ApplyOutcome, ControlError>>>>,
+    /// Questions how the group stands.
+    asking: RefCell<HashMap<u64, Slot<Result<QuorumState, ControlError>>>>,
 }
 
 impl Proposals {
     /// Proposes through `control`; answers come back through `inbox`.
     #[must_use]
     pub fn new(control: ControlHandle, inbox: InboxSender<ShardEvent>) -> Self {
-        Self { control, inbox, next: Cell::new(0), waiting: RefCell::default() }
+        let (waiting, asking) = (RefCell::default(), RefCell::default());
+        Self { control, inbox, next: Cell::new(0), waiting, asking }
     }
 
     /// Proposes a change; returns when it is applied on this shard.
@@ -58,6 +68,34 @@ impl Proposals {
             return Err(error);
         }
         slot.await
+    }
+
+    /// Asks how the Raft group stands.
+    ///
+    /// # Errors
+    /// [`ControlError`] when nobody could tell in time.
+    pub async fn quorum(&self) -> Result<QuorumState, ControlError> {
+        let question = self.next.get();
+        self.next.set(question + 1);
+        let inbox = self.inbox.clone();
+        let reply = move |result| {
+            // As above.
+            drop(inbox.send(ShardEvent::Quorum(QuorumAnswer { question, result })));
+        };
+        let slot = Slot::default();
+        self.asking.borrow_mut().insert(question, slot.clone());
+        if let Err(error) = self.control.quorum(Box::new(reply)) {
+            self.asking.borrow_mut().remove(&question);
+            return Err(error);
+        }
+        slot.await
+    }
+
+    /// Wakes whoever asked how the group stands.
+    pub fn told(&self, answer: QuorumAnswer) {
+        if let Some(slot) = self.asking.borrow_mut().remove(&answer.question) {
+            slot.fill(answer.result);
+        }
     }
 
     /// Wakes the proposer. One that has gone away meanwhile needs no answer.

@@ -133,12 +133,22 @@ pub fn serve_until_unwanted() -> io::Result<()> {
 /// # Errors
 /// [`ChildError::NoPort`].
 pub fn free_port() -> Result<u16, ChildError> {
+    Ok(free_ports(1)?[0])
+}
+
+/// So many different ones.
+///
+/// # Errors
+/// [`ChildError::NoPort`].
+pub fn free_ports(wanted: usize) -> Result<Vec<u16>, ChildError> {
     let count = PORTS.end - PORTS.start;
     let nanos = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |t| t.subsec_nanos());
     let place = std::process::id().wrapping_mul(7919).wrapping_add(nanos) % u32::from(count);
     let first = u16::try_from(place).expect("below a count of ports");
-    (0..count)
+    let found: Vec<u16> = (0..count)
         .map(|step| PORTS.start + (first + step) % count)
-        .find(|port| TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok())
-        .ok_or(ChildError::NoPort)
+        .filter(|port| TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok())
+        .take(wanted)
+        .collect();
+    if found.len() == wanted { Ok(found) } else { Err(ChildError::NoPort) }
 }

@@ -24,7 +24,7 @@ pub struct CommandLine {
 pub enum Workload {
     /// Producers with acks 0, 1 and all, in turn
     #[command(after_help = Defaults::ACKS.help())]
-    Acks(ProducerOptions),
+    Acks(AcksOptions),
     /// One record a request: how many, and how fast at half of that
     #[command(after_help = Defaults::REQUESTS.help())]
     Requests(ProducerOptions),
@@ -50,7 +50,8 @@ impl Workload {
     #[must_use]
     pub const fn compared(&self) -> Option<(&TargetOptions, &FloorOptions)> {
         match self {
-            Self::Acks(options) | Self::Requests(options) | Self::ManyConnections(options) => {
+            Self::Acks(options) => Some((&options.common.targets, &options.floor)),
+            Self::Requests(options) | Self::ManyConnections(options) => {
                 Some((&options.common.targets, &options.floor))
             }
             Self::ManyPartitions(options) => Some((&options.common.targets, &options.floor)),
@@ -93,6 +94,21 @@ pub struct ProducerOptions {
     /// What they are compared with.
     #[command(flatten)]
     pub floor: FloorOptions,
+}
+
+/// What `acks` takes.
+#[derive(Args, Clone, Debug)]
+pub struct AcksOptions {
+    /// As the others.
+    #[command(flatten)]
+    pub common: WorkloadOptions,
+    /// What they are compared with.
+    #[command(flatten)]
+    pub floor: FloorOptions,
+    /// Levels to measure
+    #[arg(long, value_enum, value_name = "LEVEL", value_delimiter = ',', allow_hyphen_values = true,
+          default_values_t = [AcksLevel::None, AcksLevel::Leader, AcksLevel::All])]
+    pub acks: Vec<AcksLevel>,
 }
 
 /// The bare server beside the measured ones.
@@ -196,10 +212,13 @@ pub struct TargetOptions {
     /// Measure a Chronik node of its own beside the others
     #[arg(long)]
     pub embedded: bool,
+    /// Measure a cluster of so many Chronik nodes of its own beside a single one and the others
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u8).range(2..=9))]
+    pub nodes: Option<u8>,
     /// Measure the client itself too, against a server that keeps nothing
     #[arg(long)]
     pub sink: bool,
-    /// Where the embedded node puts its data: a directory on the disk that is to be measured
+    /// Where the embedded nodes put their data: a directory on the disk that is to be measured
     /// [default: the system's directory for temporary files]
     #[arg(long, value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
@@ -207,7 +226,7 @@ pub struct TargetOptions {
     /// from the disk rather than from the page cache
     #[arg(long, value_name = "NAME=DIR", value_parser = name_and_value)]
     pub target_data: Vec<(String, String)>,
-    /// A flag of chronik-server for the embedded node, such as --node-flag=--shards=1
+    /// A flag of chronik-server for the embedded nodes, such as --node-flag=--shards=1
     #[arg(long, value_name = "FLAG", allow_hyphen_values = true)]
     pub node_flag: Vec<String>,
 }
@@ -318,6 +337,32 @@ impl Defaults {
     }
 }
 
+/// When the server answers a producer.
+#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
+pub enum AcksLevel {
+    /// Never.
+    #[value(name = "0")]
+    None,
+    /// When the leader has the records.
+    #[value(name = "1")]
+    Leader,
+    /// When all in-sync replicas have them.
+    #[value(name = "all", alias = "-1")]
+    All,
+}
+
+impl AcksLevel {
+    /// As in a request.
+    #[must_use]
+    pub const fn number(self) -> i16 {
+        match self {
+            Self::None => 0,
+            Self::Leader => 1,
+            Self::All => -1,
+        }
+    }
+}
+
 /// A codec's name.
 #[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
 #[allow(missing_docs, reason = "they are their names")]
@@ -387,6 +432,23 @@ mod tests {
                 "{help}"
             );
         }
+    }
+
+    #[test]
+    fn levels_of_acks_are_chosen_by_their_kafka_names() {
+        let levels = |line: &[&str]| {
+            let line = ["chronik-bench", "acks"].iter().chain(line);
+            CommandLine::try_parse_from(line).map(|command| match command.workload {
+                Workload::Acks(options) => {
+                    options.acks.iter().map(|level| level.number()).collect::<Vec<_>>()
+                }
+                other => panic!("{}", other.name()),
+            })
+        };
+        assert_eq!(levels(&[]).unwrap(), [0, 1, -1]);
+        assert_eq!(levels(&["--acks", "1"]).unwrap(), [1]);
+        assert_eq!(levels(&["--acks=all,-1,0"]).unwrap(), [-1, -1, 0]);
+        assert!(levels(&["--acks=2"]).is_err());
     }
 
     #[test]

@@ -1,6 +1,6 @@
-//! A Chronik node of the benchmark's own, in a process of its own.
+//! Chronik nodes of the benchmark's own, each in a process of its own: one that is alone, or a cluster.
 //!
-//! It has a new data directory within the one that was chosen, and removes it at its end.
+//! Each has a new data directory within the one that was chosen, and removes it at its end.
 
 use std::ffi::{OsStr, OsString};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -15,7 +15,7 @@ use chronik::node::Node;
 use chronik_tuning::host::Host;
 use clap::Parser;
 
-use crate::child::{ChildError, ServerChild, free_port, serve_until_unwanted};
+use crate::child::{ChildError, ServerChild, free_port, free_ports, serve_until_unwanted};
 
 /// The hidden subcommand.
 pub const SUBCOMMAND: &str = "embedded-node";
@@ -63,7 +63,17 @@ impl EmbeddedNode {
     /// # Errors
     /// [`EmbeddedError`].
     pub fn start(program: &Path, parent: &Path, flags: &[String]) -> Result<Self, EmbeddedError> {
-        let port = free_port()?;
+        Self::start_at(free_port()?, program, parent, &[], flags)
+    }
+
+    /// As [`EmbeddedNode::start`], on a port of the caller's choice and with what the caller wants beside.
+    fn start_at(
+        port: u16,
+        program: &Path,
+        parent: &Path,
+        more: &[String],
+        flags: &[String],
+    ) -> Result<Self, EmbeddedError> {
         let path = parent.join(format!("chronik-bench-{}-{port}", std::process::id()));
         let failed = |error| EmbeddedError::Directory { path: path.clone(), error };
         fs::create_dir_all(parent).map_err(failed)?;
@@ -76,7 +86,7 @@ impl EmbeddedNode {
             "--kafka-port".as_ref(),
             port_text.as_ref(),
         ];
-        let arguments = own.into_iter().chain(flags.iter().map(OsStr::new));
+        let arguments = own.into_iter().chain(more.iter().chain(flags).map(OsStr::new));
         let process = ServerChild::start(program, SUBCOMMAND, arguments)?;
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         Ok(Self { address, process, data })
@@ -98,6 +108,63 @@ impl EmbeddedNode {
     #[must_use]
     pub fn data_dir(&self) -> &Path {
         &self.data.0
+    }
+}
+
+/// Nodes that form a cluster. Dropping it stops them.
+#[derive(Debug)]
+pub struct EmbeddedCluster {
+    nodes: Vec<EmbeddedNode>,
+}
+
+impl EmbeddedCluster {
+    /// Starts `count` nodes, each as [`EmbeddedNode::start`] does. Topics have a replica on each of up to three nodes
+    /// unless their creator says otherwise, and need all but one of them in sync.
+    ///
+    /// # Errors
+    /// [`EmbeddedError`].
+    pub fn start(
+        count: usize,
+        program: &Path,
+        parent: &Path,
+        flags: &[String],
+    ) -> Result<Self, EmbeddedError> {
+        // Taken all at once, so that none is given twice.
+        let ports = free_ports(3 * count)?;
+        let (kafka, rest) = ports.split_at(count);
+        let (raft, wal) = rest.split_at(count);
+        let replicas = count.min(3);
+        let started: Vec<Result<EmbeddedNode, EmbeddedError>> = std::thread::scope(|scope| {
+            let starting: Vec<_> = (0..count)
+                .map(|place| {
+                    let others = (0..count).filter(|other| *other != place);
+                    let peer = |other| format!("{}@127.0.0.1:{}", other + 1, raft[other]);
+                    let peers: Vec<String> = others.map(peer).collect();
+                    let more = [
+                        format!("--node-id={}", place + 1),
+                        "raft-cluster".to_owned(),
+                        "--bootstrap".to_owned(),
+                        format!("--raft-addr=127.0.0.1:{}", raft[place]),
+                        format!("--wal-addr=127.0.0.1:{}", wal[place]),
+                        format!("--peers={}", peers.join(",")),
+                        format!("--replication-factor={replicas}"),
+                        format!("--min-insync-replicas={}", replicas.max(2) - 1),
+                    ];
+                    let port = kafka[place];
+                    // None of them serves before most of them are there.
+                    scope.spawn(move || EmbeddedNode::start_at(port, program, parent, &more, flags))
+                })
+                .collect();
+            let joined = starting.into_iter().map(|thread| thread.join());
+            joined.map(|node| node.expect("starting a node does not panic")).collect()
+        });
+        Ok(Self { nodes: started.into_iter().collect::<Result<_, _>>()? })
+    }
+
+    /// Its nodes.
+    #[must_use]
+    pub fn nodes(&self) -> &[EmbeddedNode] {
+        &self.nodes
     }
 }
 

@@ -1,10 +1,12 @@
-//! The servers of a run: named ones, and a node of our own.
+//! The servers of a run: named ones, and nodes of our own.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use chronik_protocol::messages::MetadataRequest;
+
 use crate::cli::TargetOptions;
-use crate::embedded::EmbeddedNode;
+use crate::embedded::{EmbeddedCluster, EmbeddedNode};
 use crate::error::BenchError;
 use crate::host;
 use crate::process::{self, Usage};
@@ -14,6 +16,8 @@ use crate::wire::{Wire, resolve};
 
 /// Name of the node of our own.
 pub const EMBEDDED: &str = "chronik";
+/// Name of the cluster of our own.
+const CLUSTER: &str = "cluster";
 /// Name of the server that keeps nothing.
 const SINK: &str = "null-sink";
 /// Name of a broker that was given without one.
@@ -26,8 +30,8 @@ pub struct Target {
     pub name: String,
     /// Where it is asked.
     pub address: SocketAddr,
-    /// Its process, if it is one of this machine and may be seen.
-    pub pid: Option<u32>,
+    /// Its processes, those that are of this machine and may be seen.
+    pub pids: Vec<u32>,
     data_dir: Option<PathBuf>,
     // Runs as long as the target is there.
     own: Option<Own>,
@@ -38,6 +42,7 @@ pub struct Target {
 #[allow(dead_code, reason = "held so that they run")]
 enum Own {
     Node(EmbeddedNode),
+    Cluster(EmbeddedCluster),
     Sink(SinkProcess),
 }
 
@@ -50,7 +55,7 @@ impl Target {
         let mut named = options.target.clone();
         named.extend(options.bootstrap.iter().map(|at| (UNNAMED.to_owned(), at.clone())));
         let embedded = options.embedded || named.is_empty();
-        let own = [(embedded, EMBEDDED), (options.sink, SINK)];
+        let own = [(embedded, EMBEDDED), (options.nodes.is_some(), CLUSTER), (options.sink, SINK)];
         let own = own.into_iter().filter(|(wanted, _)| *wanted);
         named.extend(own.map(|(_, name)| (name.to_owned(), String::new())));
         for (index, (name, _)) in named.iter().enumerate() {
@@ -59,7 +64,10 @@ impl Target {
                 return Err(BenchError::Options(what));
             }
         }
-        if !embedded && (options.data_dir.is_some() || !options.node_flag.is_empty()) {
+        if !embedded
+            && options.nodes.is_none()
+            && (options.data_dir.is_some() || !options.node_flag.is_empty())
+        {
             let what = "--data-dir and --node-flag are for the embedded node: add --embedded";
             return Err(BenchError::Options(what.to_owned()));
         }
@@ -74,12 +82,12 @@ impl Target {
         for (name, address) in named {
             let address = resolve(&address)?;
             // Whether it answers shows before anything else is begun.
-            Wire::connect(address)?;
+            let mut wire = Wire::connect(address)?;
             let data = options.target_data.iter().find(|(known, _)| *known == name);
             targets.push(Self {
                 name,
                 address,
-                pid: process::listener(address),
+                pids: brokers(&mut wire)?.into_iter().filter_map(process::listener).collect(),
                 data_dir: data.map(|(_, folder)| PathBuf::from(folder)),
                 own: None,
             });
@@ -90,9 +98,22 @@ impl Target {
             targets.push(Self {
                 name: EMBEDDED.to_owned(),
                 address: node.address(),
-                pid: Some(node.pid()),
+                pids: vec![node.pid()],
                 data_dir: Some(node.data_dir().to_owned()),
                 own: Some(Own::Node(node)),
+            });
+        }
+        if let Some(count) = options.nodes {
+            let parent = options.data_dir.clone().unwrap_or_else(std::env::temp_dir);
+            let cluster =
+                EmbeddedCluster::start(usize::from(count), program, &parent, &options.node_flag)?;
+            let nodes = cluster.nodes();
+            targets.push(Self {
+                name: CLUSTER.to_owned(),
+                address: nodes[0].address(),
+                pids: nodes.iter().map(EmbeddedNode::pid).collect(),
+                data_dir: Some(nodes[0].data_dir().to_owned()),
+                own: Some(Own::Cluster(cluster)),
             });
         }
         if options.sink {
@@ -100,7 +121,7 @@ impl Target {
             targets.push(Self {
                 name: SINK.to_owned(),
                 address: sink.address(),
-                pid: Some(sink.pid()),
+                pids: vec![sink.pid()],
                 data_dir: None,
                 own: Some(Own::Sink(sink)),
             });
@@ -111,13 +132,26 @@ impl Target {
     /// A server of this machine that is no broker.
     #[must_use]
     pub fn bare(name: &str, address: SocketAddr, pid: u32) -> Self {
-        Self { name: name.to_owned(), address, pid: Some(pid), data_dir: None, own: None }
+        Self { name: name.to_owned(), address, pids: vec![pid], data_dir: None, own: None }
     }
 
-    /// What its process has used so far.
+    /// What its processes have used so far.
     #[must_use]
     pub fn usage(&self) -> Option<Usage> {
-        process::usage(self.pid?)
+        self.pids.iter().map(|pid| process::usage(*pid)).reduce(|one, other| {
+            let (one, other) = (one?, other?);
+            Some(Usage {
+                cpu: one.cpu + other.cpu,
+                resident_bytes: one.resident_bytes + other.resident_bytes,
+            })
+        })?
+    }
+
+    /// Bytes that its processes had read from disks so far; `None` when that is not to be seen.
+    #[must_use]
+    pub fn disk_read_bytes(&self) -> Option<u64> {
+        let read = self.pids.iter().map(|pid| process::disk_read_bytes(*pid));
+        read.reduce(|one, other| Some(one? + other?))?
     }
 
     /// Whether it keeps nothing, so that only the client is measured.
@@ -137,9 +171,19 @@ impl Target {
     pub fn facts(&self) -> TargetFacts {
         let unknown = || "unknown".to_owned();
         let mut facts = vec![("at".to_owned(), self.address.to_string())];
-        facts.push(("pid".to_owned(), self.pid.map_or_else(unknown, |pid| pid.to_string())));
+        let pids: Vec<String> = self.pids.iter().map(u32::to_string).collect();
+        let known = Some(pids.join(", ")).filter(|pids| !pids.is_empty());
+        facts.push(("pid".to_owned(), known.unwrap_or_else(unknown)));
         let filesystem = self.data_dir.as_deref().and_then(host::filesystem);
         facts.push(("data on".to_owned(), filesystem.unwrap_or_else(unknown)));
         TargetFacts { name: self.name.clone(), facts }
     }
+}
+
+/// Where all brokers of a cluster listen.
+fn brokers(wire: &mut Wire) -> Result<Vec<SocketAddr>, BenchError> {
+    let nothing = MetadataRequest { topics: Some(Vec::new()), ..MetadataRequest::default() };
+    let answer = wire.call(&nothing)?;
+    let listens = answer.brokers.iter().map(|at| resolve(&format!("{}:{}", at.host, at.port)));
+    Ok(listens.collect::<Result<_, _>>()?)
 }

@@ -91,7 +91,7 @@ pub fn claim(config: &NodeConfig) -> Result<Claim, BootError> {
     raise_open_files()
         .map_err(|source| BootError::System { what: "raising the limit of open files", source })?;
     let lock = DirectoryLock::acquire(&config.data_dir)?;
-    let founding = match config.peers {
+    let founding = match &config.peers {
         None => Founding::Alone,
         Some(_) => Founding::WithPeers,
     };
@@ -100,6 +100,10 @@ pub fn claim(config: &NodeConfig) -> Result<Claim, BootError> {
         check_metadata_present(&config.data_dir)?;
     }
     check_port_free(config.bind)?;
+    if let Some(peers) = &config.peers {
+        check_port_free(peers.control_bind)?;
+        check_port_free(peers.replication_bind)?;
+    }
     Ok(Claim { lock, identity })
 }
 

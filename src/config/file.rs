@@ -13,10 +13,20 @@ pub(super) struct ConfigFile {
     pub node_id: Option<i32>,
     /// `data_dir`.
     pub data_dir: Option<PathBuf>,
-    /// `[bind] kafka`.
-    pub bind_kafka: Option<String>,
-    /// `[advertise] kafka`.
-    pub advertise_kafka: Option<String>,
+    /// `rack`.
+    pub rack: Option<String>,
+    /// `bootstrap`.
+    pub bootstrap: Option<bool>,
+    /// `replication_factor`.
+    pub replication_factor: Option<i32>,
+    /// `min_insync_replicas`.
+    pub min_insync_replicas: Option<i32>,
+    /// `[bind]`.
+    pub bind: Addresses,
+    /// `[advertise]`.
+    pub advertise: Addresses,
+    /// `[[peers]]`: every node of the cluster, this one included.
+    pub peers: Vec<PeerEntry>,
     /// `profile`, or `name` of `[profile]`.
     pub profile: Option<String>,
     /// `[profile]`: keys of the profile that the node changes.
@@ -25,16 +35,25 @@ pub(super) struct ConfigFile {
     pub kafka: Vec<(String, String)>,
 }
 
-/// Keys that a cluster would need. They are known, so that the refusal can say why.
-const CLUSTER_KEYS: &[&str] = &[
-    "peers",
-    "replication_factor",
-    "min_insync_replicas",
-    "bind.wal",
-    "bind.raft",
-    "advertise.wal",
-    "advertise.raft",
-];
+/// An address for each kind of connection.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub(super) struct Addresses {
+    /// Of clients.
+    pub kafka: Option<String>,
+    /// Of replication.
+    pub wal: Option<String>,
+    /// Of the control plane.
+    pub raft: Option<String>,
+}
+
+/// One `[[peers]]` table.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct PeerEntry {
+    pub id: i32,
+    pub kafka: String,
+    pub wal: String,
+    pub raft: String,
+}
 
 impl ConfigFile {
     pub(super) fn read(path: &Path) -> Result<Self, NodeConfigError> {
@@ -56,14 +75,40 @@ impl ConfigFile {
             match key.as_str() {
                 "node_id" => file.node_id = Some(reader.number(key, value)?),
                 "data_dir" => file.data_dir = Some(reader.text(key, value)?.into()),
-                "bind" => file.bind_kafka = reader.kafka_address(key, value)?,
-                "advertise" => file.advertise_kafka = reader.kafka_address(key, value)?,
+                "rack" => file.rack = Some(reader.text(key, value)?.to_owned()),
+                "replication_factor" => {
+                    file.replication_factor = Some(reader.number(key, value)?);
+                }
+                "min_insync_replicas" => {
+                    file.min_insync_replicas = Some(reader.number(key, value)?);
+                }
+                "bootstrap" => file.bootstrap = Some(reader.flag(key, value)?),
+                "bind" => file.bind = reader.addresses(key, value)?,
+                "advertise" => file.advertise = reader.addresses(key, value)?,
+                "peers" => file.peers = reader.peers(value)?,
                 "profile" => reader.profile(value, &mut file)?,
                 "kafka" => reader.flatten("", reader.table(key, value)?, &mut file.kafka)?,
                 _ => return Err(reader.unknown(key.clone())),
             }
         }
         Ok(file)
+    }
+
+    /// The first key that says something of a cluster.
+    pub(super) fn cluster_key(&self) -> Option<&'static str> {
+        let Addresses { wal: bind_wal, raft: bind_raft, .. } = &self.bind;
+        let Addresses { wal: advertise_wal, raft: advertise_raft, .. } = &self.advertise;
+        let keys = [
+            ("peers", !self.peers.is_empty()),
+            ("bootstrap", self.bootstrap.is_some()),
+            ("replication_factor", self.replication_factor.is_some()),
+            ("min_insync_replicas", self.min_insync_replicas.is_some()),
+            ("bind.wal", bind_wal.is_some()),
+            ("bind.raft", bind_raft.is_some()),
+            ("advertise.wal", advertise_wal.is_some()),
+            ("advertise.raft", advertise_raft.is_some()),
+        ];
+        keys.into_iter().find(|(_, is_set)| *is_set).map(|(key, _)| key)
     }
 }
 
@@ -73,17 +118,49 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    /// The `kafka` key of `[bind]` or `[advertise]`.
-    fn kafka_address(&self, table: &str, value: &Value) -> Result<Option<String>, NodeConfigError> {
-        let mut address = None;
+    /// The keys of `[bind]` or `[advertise]`.
+    fn addresses(&self, table: &str, value: &Value) -> Result<Addresses, NodeConfigError> {
+        let mut addresses = Addresses::default();
         for (key, value) in self.table(table, value)? {
             let name = format!("{table}.{key}");
-            match key.as_str() {
-                "kafka" => address = Some(self.text(&name, value)?.to_owned()),
+            let place = match key.as_str() {
+                "kafka" => &mut addresses.kafka,
+                "wal" => &mut addresses.wal,
+                "raft" => &mut addresses.raft,
                 _ => return Err(self.unknown(name)),
-            }
+            };
+            *place = Some(self.text(&name, value)?.to_owned());
         }
-        Ok(address)
+        Ok(addresses)
+    }
+
+    /// The `[[peers]]` tables.
+    fn peers(&self, value: &Value) -> Result<Vec<PeerEntry>, NodeConfigError> {
+        let tables = value
+            .as_array()
+            .filter(|tables| !tables.is_empty())
+            .ok_or_else(|| self.wrong_kind("peers", "one [[peers]] table a node"))?;
+        tables.iter().map(|table| self.peer(table)).collect()
+    }
+
+    fn peer(&self, value: &Value) -> Result<PeerEntry, NodeConfigError> {
+        let table = self.table("peers", value)?;
+        let known = ["id", "kafka", "wal", "raft"];
+        if let Some(key) = table.keys().find(|key| !known.contains(&key.as_str())) {
+            return Err(self.unknown(format!("peers.{key}")));
+        }
+        let due = |key: &str| {
+            let name = format!("peers.{key}");
+            let missing = NodeConfigError::MissingKey { path: self.path.into(), key: name.clone() };
+            table.get(key).map(|value| (name, value)).ok_or(missing)
+        };
+        let text = |key: &str| {
+            let (name, value) = due(key)?;
+            self.text(&name, value).map(str::to_owned)
+        };
+        let (name, id) = due("id")?;
+        let id = self.number(&name, id)?;
+        Ok(PeerEntry { id, kafka: text("kafka")?, wal: text("wal")?, raft: text("raft")? })
     }
 
     /// `profile = "latency"`, or a table with a `name` and keys of the profile's own.
@@ -138,18 +215,17 @@ impl Reader<'_> {
         value.as_str().ok_or_else(|| self.wrong_kind(key, "text"))
     }
 
+    fn flag(&self, key: &str, value: &Value) -> Result<bool, NodeConfigError> {
+        value.as_bool().ok_or_else(|| self.wrong_kind(key, "true or false"))
+    }
+
     fn number(&self, key: &str, value: &Value) -> Result<i32, NodeConfigError> {
         let number = value.as_integer().and_then(|number| i32::try_from(number).ok());
         number.ok_or_else(|| self.wrong_kind(key, "a whole number of 32 bits"))
     }
 
     fn unknown(&self, key: String) -> NodeConfigError {
-        let path = self.path.to_owned();
-        if CLUSTER_KEYS.contains(&key.as_str()) {
-            NodeConfigError::ClusterKey { path, key }
-        } else {
-            NodeConfigError::UnknownKey { path, key }
-        }
+        NodeConfigError::UnknownKey { path: self.path.to_owned(), key }
     }
 
     fn wrong_kind(&self, key: &str, expected: &'static str) -> NodeConfigError {

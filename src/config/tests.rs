@@ -1,3 +1,5 @@
+mod cluster;
+
 use std::path::Path;
 
 use chronik_tuning::host::Memory;
@@ -97,20 +99,6 @@ fn unknown_keys_are_refused_by_name() {
     ] {
         let line = refusal(&[], file);
         assert!(line.contains(key) && !line.contains('\n'), "{line}");
-    }
-}
-
-#[test]
-fn keys_of_a_cluster_are_refused_with_the_reason() {
-    for (file, key) in [
-        ("replication_factor = 3\n", "replication_factor"),
-        ("min_insync_replicas = 2\n", "min_insync_replicas"),
-        ("[[peers]]\nid = 1\n", "peers"),
-        ("[bind]\nraft = \"x\"\n", "bind.raft"),
-        ("[advertise]\nwal = \"x\"\n", "advertise.wal"),
-    ] {
-        let line = refusal(&[], file);
-        assert!(line.contains(&format!("{key} is for clusters")), "{line}");
     }
 }
 

@@ -19,7 +19,7 @@
 //!
 //! All numbers are little-endian.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use chronik_shards::model::{NodeId, TopicId};
@@ -97,6 +97,12 @@ pub(super) struct Acquaintance {
 #[derive(Default)]
 struct Known {
     cluster_id: Option<[u8; 16]>,
+    /// The other nodes of the group.
+    peers: BTreeSet<NodeId>,
+    /// Nodes that may come: they know of no cluster yet, and of other peers.
+    joining: BTreeSet<NodeId>,
+    /// Whether this node comes itself, and knows of no group yet.
+    is_new: bool,
     /// With which directory each node joined.
     directories: BTreeMap<NodeId, [u8; 16]>,
 }
@@ -109,7 +115,8 @@ impl Acquaintance {
         members: Members,
         cluster_id: Option<[u8; 16]>,
     ) -> Self {
-        let known = Mutex::new(Known { cluster_id, directories: BTreeMap::new() });
+        let peers = members.nodes().filter(|node| *node != node_id).collect();
+        let known = Mutex::new(Known { cluster_id, peers, ..Known::default() });
         Self { node_id, directory_id, incarnation, members, known }
     }
 
@@ -131,18 +138,19 @@ impl Acquaintance {
         if them.to != self.node_id {
             return Err(Stranger::NotMe { this: self.node_id, meant: them.to });
         }
-        let is_peer = self.members.voters.contains(&node) || self.members.learners.contains(&node);
-        if !is_peer || node == self.node_id {
+        let mut known = self.known();
+        let joins = known.joining.contains(&node);
+        if !(joins || known.peers.contains(&node)) || node == self.node_id {
             return Err(Stranger::NotAPeer(node));
         }
-        let mut known = self.known();
+        let may_differ = joins || known.is_new;
         match (known.cluster_id, them.cluster_id) {
             (Some(ours), Some(theirs)) if ours != theirs => {
                 let (theirs, ours) = (TopicId(theirs), TopicId(ours));
                 return Err(Stranger::OtherCluster { node, theirs, ours });
             }
             (Some(_), Some(_)) => {}
-            (None, _) | (_, None) if them.peers != self.members.fingerprint() => {
+            (None, _) | (_, None) if !may_differ && them.peers != self.members.fingerprint() => {
                 return Err(Stranger::OtherPeers(node));
             }
             (None, _) | (_, None) => {}
@@ -152,6 +160,19 @@ impl Acquaintance {
             return Err(Stranger::OtherDirectory(node));
         }
         Ok(())
+    }
+
+    /// Whether a node is listened to at all.
+    pub(super) fn is_peer(&self, node: NodeId) -> bool {
+        let known = self.known();
+        known.peers.contains(&node) || known.joining.contains(&node)
+    }
+
+    /// The group has these other nodes now, and those may come. `is_new`: this node knows of no group yet.
+    pub(super) fn meet(&self, peers: &BTreeSet<NodeId>, joining: BTreeSet<NodeId>, is_new: bool) {
+        let mut known = self.known();
+        known.peers.clone_from(peers);
+        (known.joining, known.is_new) = (joining, is_new);
     }
 
     /// The cluster has this id.
@@ -223,6 +244,21 @@ mod tests {
         let other = Stranger::OtherCluster { node: NodeId(2), theirs, ours };
         assert_eq!(met(&one, &node(2, Some(2), 3)), Err(other));
         assert_eq!(met(&one, &node(2, None, 4)), Err(Stranger::OtherPeers(NodeId(2))));
+    }
+
+    #[test]
+    fn a_node_that_comes_is_listened_to_though_it_knows_of_no_cluster() {
+        let (one, newcomer) = (node(1, Some(1), 3), node(4, None, 4));
+        assert_eq!(met(&one, &newcomer), Err(Stranger::NotAPeer(NodeId(4))));
+        assert_eq!(met(&newcomer, &one), Err(Stranger::OtherPeers(NodeId(1))));
+        let peers = |ids: [i32; 2]| ids.map(NodeId).into();
+        one.meet(&peers([2, 3]), [NodeId(4)].into(), false);
+        newcomer.meet(&peers([1, 2]), BTreeSet::new(), true);
+        assert_eq!((met(&one, &newcomer), met(&newcomer, &one)), (Ok(()), Ok(())));
+        assert!(one.is_peer(NodeId(4)) && !one.is_peer(NodeId(1)));
+        // One that has gone is a stranger.
+        one.meet(&peers([2, 3]), BTreeSet::new(), false);
+        assert_eq!(met(&one, &newcomer), Err(Stranger::NotAPeer(NodeId(4))));
     }
 
     #[test]

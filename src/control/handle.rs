@@ -8,6 +8,7 @@ use chronik_shards::model::NodeId;
 use crossbeam::channel::{Sender, TrySendError, bounded};
 
 use super::peer_message::{Delivery, PeerMessage};
+use super::quorum::QuorumState;
 use super::{COMMAND_BYTES_MAX, PROPOSALS_MAX};
 
 /// A command with its place in the log.
@@ -26,6 +27,8 @@ pub enum MetadataUpdate {
     Command(Arc<CommittedCommand>),
     /// All of it: the commands up to here are no longer at hand.
     Image(Arc<MetadataImage>),
+    /// Which node is the controller, as far as this one knows.
+    Controller(Option<NodeId>),
 }
 
 /// Takes what is committed for a shard, in log order. Runs on the control thread: it may hand the
@@ -34,7 +37,10 @@ pub type MetadataSink = Box<dyn Fn(MetadataUpdate) + Send>;
 
 /// Takes a proposal's answer, once. Runs on the control thread, or on the proposer's when the
 /// proposal was refused at once; it may hand the answer over and must not block.
-pub type ProposalReply = Box<dyn FnOnce(Result<ApplyOutcome, ControlError>) + Send>;
+pub type ProposalReply = Reply<ApplyOutcome>;
+
+/// Takes how the group stands, once. Runs where a [`ProposalReply`] does.
+pub type QuorumReply = Reply<QuorumState>;
 
 /// Why a proposal, or a subscription, came to nothing.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -72,6 +78,10 @@ pub(super) enum Request {
     },
     /// The node's partitions are open: it may lead.
     Ready,
+    /// How does the group stand?
+    Quorum {
+        reply: ReplyOnce<QuorumState>,
+    },
     /// From a peer that has shown who it is.
     Peer {
         from: NodeId,
@@ -95,28 +105,28 @@ pub(super) enum Request {
 }
 
 /// An answer that is given exactly once: whoever drops it unanswered says "stopped".
-pub(super) struct ReplyOnce(Option<ProposalReply>);
+pub(super) struct ReplyOnce<T = ApplyOutcome>(Option<Reply<T>>);
 
-impl ReplyOnce {
-    pub(super) fn new(reply: ProposalReply) -> Self {
+type Reply<T> = Box<dyn FnOnce(Result<T, ControlError>) + Send>;
+
+impl<T> ReplyOnce<T> {
+    pub(super) fn new(reply: Reply<T>) -> Self {
         Self(Some(reply))
     }
 
-    pub(super) fn answer(mut self, result: Result<ApplyOutcome, ControlError>) {
+    pub(super) fn answer(mut self, result: Result<T, ControlError>) {
         if let Some(reply) = self.0.take() {
             reply(result);
         }
     }
-}
 
-impl ReplyOnce {
     /// Drops the reply uncalled: its proposer was told otherwise.
     fn forget(mut self) {
         self.0 = None;
     }
 }
 
-impl Drop for ReplyOnce {
+impl<T> Drop for ReplyOnce<T> {
     fn drop(&mut self) {
         if let Some(reply) = self.0.take() {
             reply(Err(ControlError::Stopped));
@@ -199,6 +209,24 @@ impl ControlHandle {
     /// [`ControlError::Stopped`].
     pub fn ready(&self) -> Result<(), ControlError> {
         self.queue.send(Request::Ready).map_err(|_| ControlError::Stopped)
+    }
+
+    /// Asks how the Raft group stands. After `Ok`, `reply` is called exactly once, with what the group's
+    /// leader says; after an error never. Returns at once.
+    ///
+    /// # Errors
+    /// [`ControlError::Busy`] when the queue is full, [`ControlError::Stopped`].
+    pub fn quorum(&self, reply: QuorumReply) -> Result<(), ControlError> {
+        let request = Request::Quorum { reply: ReplyOnce::new(reply) };
+        let (request, error) = match self.queue.try_send(request) {
+            Ok(()) => return Ok(()),
+            Err(TrySendError::Full(request)) => (request, ControlError::Busy),
+            Err(TrySendError::Disconnected(request)) => (request, ControlError::Stopped),
+        };
+        if let Request::Quorum { reply } = request {
+            reply.forget();
+        }
+        Err(error)
     }
 
     /// Waits for room in the queue; a thread that has ended needs no telling.

@@ -89,12 +89,14 @@ pub(super) struct RaftLog {
 }
 
 impl RaftLog {
-    /// Opens the log in `directory`; a new one belongs to `members`, and another one's is refused.
+    /// Opens the log in `directory`. A new one belongs to `members`, or to nobody yet if the node does not
+    /// found a group but comes to one; another group's is refused.
     ///
     /// A log that ends before what was committed is refused, unless `accept_data_loss` is set.
     pub(super) fn open(
         directory: &Path,
         members: &Members,
+        founds: bool,
         accept_data_loss: bool,
     ) -> Result<Self, LogError> {
         let name = directory.display().to_string();
@@ -117,7 +119,10 @@ impl RaftLog {
             Some(snapshot) => snapshot,
             None if committed == 0 || accept_data_loss => {
                 Watermark::create(directory, 0).map_err(inaccessible)?;
-                let snapshot = first_snapshot(members);
+                let snapshot = match founds {
+                    true => first_snapshot(members),
+                    false => first_snapshot(&Members::nobody()),
+                };
                 let mut batch = LogBatch::default();
                 batch.put_message(GROUP, SNAPSHOT.to_vec(), &snapshot).map_err(failed)?;
                 engine.write(&mut batch, true).map_err(failed)?;
@@ -125,11 +130,6 @@ impl RaftLog {
             }
             None => return Err(damaged("it has no snapshot".to_owned())),
         };
-        let found = Members::of(snapshot.get_metadata().get_conf_state());
-        if found != *members {
-            let (directory, expected) = (name.clone(), members.clone());
-            return Err(LogError::OtherMembers { directory, found, expected });
-        }
         let start = (snapshot.get_metadata().index, snapshot.get_metadata().term);
         let tail = read_tail(&engine, start.0).map_err(failed)?;
         if let Some((entry, due)) = tail.iter().zip(start.0 + 1..).find(|(e, due)| e.index != *due)
@@ -140,6 +140,14 @@ impl RaftLog {
         let mut hard_state: HardState =
             engine.get_message(GROUP, HARD_STATE).map_err(failed)?.unwrap_or_default();
 
+        // Later the log knows better who its members are: nodes have come and gone since.
+        let found = Members::of(snapshot.get_metadata().get_conf_state());
+        let is_untouched = start.0 == 0 && hard_state.commit == 0 && committed == 0;
+        let is_known = found == *members || found == Members::nobody();
+        if !is_known && (is_untouched || found.is_lone() || members.is_lone()) {
+            let (directory, expected) = (name.clone(), members.clone());
+            return Err(LogError::OtherMembers { directory, found, expected });
+        }
         // They are written together; raft would panic, or forget its term.
         if hard_state.commit < start.0 {
             return Err(damaged(format!("it does not know its snapshot at {} committed", start.0)));
@@ -257,14 +265,20 @@ impl MemberLog for RaftLog {
         Ok(())
     }
 
-    fn compact(&mut self, index: u64, data: Vec<u8>, kept: usize) -> Result<(), LogError> {
+    fn compact(
+        &mut self,
+        index: u64,
+        data: Vec<u8>,
+        members: ConfState,
+        kept: usize,
+    ) -> Result<(), LogError> {
         let term = self.term(index).expect("a snapshot is taken of an applied entry");
         let mut snapshot = Snapshot::default();
         snapshot.set_data(data.into());
         let metadata = snapshot.mut_metadata();
         metadata.index = index;
         metadata.term = term;
-        metadata.set_conf_state(self.snapshot.get_metadata().get_conf_state().clone());
+        metadata.set_conf_state(members);
 
         // One batch: the entries go if and only if the snapshot is there, and with it a hard state
         // that knows them committed. The entry at `index` stays in the engine, so that it never

@@ -8,6 +8,9 @@
 //! Nothing here reads a clock, opens a socket or starts a thread: the control thread does, and the
 //! simulation of several members does it in its own way.
 
+mod membership;
+mod standing;
+
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -16,7 +19,7 @@ use chronik_shards::format::metadata_frame::MetadataFormatError;
 use chronik_shards::machine::controller::{BrokerHeartbeat, Controller, ControllerSettings};
 use chronik_shards::machine::metadata::{MetadataImage, ProposalId, Rejection, ReplicatedState};
 use chronik_shards::model::{BrokerEpoch, MonotonicMicros, NodeId};
-use raft::eraftpb::{Entry, EntryType, HardState, Message, MessageType, Snapshot};
+use raft::eraftpb::{ConfState, Entry, EntryType, HardState, Message, MessageType, Snapshot};
 use raft::{RawNode, SnapshotStatus, StateRole, Storage};
 
 use super::handle::{CommittedCommand, ControlError, MetadataSink, MetadataUpdate, ReplyOnce};
@@ -25,6 +28,7 @@ use super::log::LogError;
 use super::members::{Members, node_id, raft_id};
 use super::own_proposals::OwnProposals;
 use super::peer_message::{Delivery, PeerMessage};
+use super::quorum::{Contacts, Questions};
 use super::{COMMAND_BYTES_MAX, CompactionPolicy, log_bridge};
 
 /// Ticks between heartbeats of the leader, and of a node to the controller.
@@ -57,8 +61,15 @@ pub(super) trait MemberLog: Storage {
     ) -> Result<(), LogError>;
     /// Notes what is committed, durably.
     fn commit_to(&mut self, index: u64) -> Result<(), LogError>;
-    /// Replaces everything through `index` by a snapshot with `data`; the last `kept` entries stay.
-    fn compact(&mut self, index: u64, data: Vec<u8>, kept: usize) -> Result<(), LogError>;
+    /// Replaces everything through `index` by a snapshot with `data`, of a group that had `members` then;
+    /// the last `kept` entries stay.
+    fn compact(
+        &mut self,
+        index: u64,
+        data: Vec<u8>,
+        members: ConfState,
+        kept: usize,
+    ) -> Result<(), LogError>;
     /// Entries and bytes above the snapshot.
     fn since_snapshot(&self) -> (u64, usize);
     /// Index and bytes of the snapshot; the bytes are empty for a new log.
@@ -69,6 +80,7 @@ pub(super) trait MemberLog: Storage {
 
 /// What a member is told at its start.
 pub(super) struct MemberConfig {
+    /// As configured. Who is in the group its log says.
     pub(super) members: Members,
     pub(super) registration: RegisterBroker,
     pub(super) compaction: CompactionPolicy,
@@ -84,10 +96,19 @@ pub(super) struct Member<L: MemberLog> {
     config: MemberConfig,
     /// While this node is the controller.
     controller: Option<Controller>,
+    /// The leader that the sinks were told of.
+    told_leader: Option<NodeId>,
     /// The leader that this node followed last, and when it heard of it.
     followed: Option<(NodeId, MonotonicMicros)>,
     ready: bool,
     ticks: usize,
+    /// Questions and answers that leave with what raft sends next.
+    outbox: Vec<(NodeId, PeerMessage)>,
+    /// While this node leads.
+    contacts: Contacts,
+    questions: Questions,
+    /// The group is another one than that of the last snapshot.
+    snapshot_due: bool,
     /// Entries of the log in memory that changed nothing: repeated ones, and those of earlier processes.
     void: BTreeSet<u64>,
 }
@@ -105,6 +126,9 @@ pub(super) enum ControlFailure {
     Raft(#[from] raft::Error),
     #[error(transparent)]
     Identity(#[from] IdentityError),
+    /// The node has nothing to do with the cluster any more.
+    #[error("this node was taken off the cluster")]
+    TakenOff,
 }
 
 /// Where a member's messages go.
@@ -143,9 +167,14 @@ impl<L: MemberLog> Member<L> {
             own,
             config,
             controller: None,
+            told_leader: None,
             followed: None,
             ready: false,
             ticks: 0,
+            outbox: Vec::new(),
+            contacts: Contacts::default(),
+            questions: Questions::default(),
+            snapshot_due: false,
             void: BTreeSet::new(),
         })
     }
@@ -192,7 +221,8 @@ impl<L: MemberLog> Member<L> {
             return false;
         }
         let raft = &self.raft.raft;
-        let voters = self.config.members.voters.iter().map(|node| raft_id(*node));
+        let members = self.members();
+        let voters = members.voters.iter().map(|node| raft_id(*node));
         let matched = |id: u64| {
             let progress = raft.prs().get(id).filter(|progress| progress.recent_active)?;
             Some((progress.matched, id))
@@ -268,11 +298,13 @@ impl<L: MemberLog> Member<L> {
             }
             None => sink(MetadataUpdate::Image(Arc::new(self.image().clone()))),
         }
+        sink(MetadataUpdate::Controller(self.told_leader));
         self.sinks.push(sink);
     }
 
     /// Takes a message of an authenticated peer.
     pub(super) fn step(&mut self, now: MonotonicMicros, from: NodeId, message: PeerMessage) {
+        self.contacts.heard(from, now);
         if self.leader().is_some_and(|(leader, _)| leader == from) {
             self.followed = Some((from, now));
         }
@@ -284,6 +316,13 @@ impl<L: MemberLog> Member<L> {
                     controller.heartbeat(now, self.state.image(), heartbeat);
                 }
             }
+            PeerMessage::AskQuorum(number) => {
+                // Who does not lead does not know: the one that asks asks again.
+                if let Some(state) = self.quorum(now) {
+                    self.outbox.push((from, PeerMessage::Quorum(number, state)));
+                }
+            }
+            PeerMessage::Quorum(number, state) => self.questions.answer(number, state),
             PeerMessage::Raft(message) => {
                 let is_proposal = message.get_msg_type() == MessageType::MsgPropose;
                 if message.from != raft_id(from)
@@ -326,6 +365,8 @@ impl<L: MemberLog> Member<L> {
     pub(super) fn tick(&mut self, now: MonotonicMicros, send: Send<'_>) {
         self.raft.tick();
         self.ticks += 1;
+        self.note_caught_up(now);
+        self.questions.give_up(now);
         for reply in self.own.overdue(now) {
             reply.answer(Err(ControlError::TimedOut));
         }
@@ -338,8 +379,15 @@ impl<L: MemberLog> Member<L> {
                 self.heartbeat(now, leader, send);
             }
         }
+        self.look_after_members(now);
         let Some(controller) = &mut self.controller else { return };
         for command in controller.tick(now, self.state.image()) {
+            // A process that is unregistered ends: the group must be able to do without.
+            if let MetadataCommand::UnregisterBroker(gone) = &command
+                && !self.can_do_without(now, gone.node_id)
+            {
+                continue;
+            }
             // Its effect is what the controller looks at.
             self.propose(now, command.encode(), ReplyOnce::new(Box::new(|_| {})));
         }
@@ -363,6 +411,9 @@ impl<L: MemberLog> Member<L> {
         now: MonotonicMicros,
         send: Send<'_>,
     ) -> Result<(), ControlFailure> {
+        for (to, message) in self.outbox.drain(..) {
+            send(to, message);
+        }
         while self.raft.has_ready() {
             let mut ready = self.raft.ready();
             send_all(ready.take_messages(), send);
@@ -380,6 +431,7 @@ impl<L: MemberLog> Member<L> {
             self.raft.advance_apply();
         }
         self.begin_or_end_duties(now);
+        self.tell_leader();
         self.compact_if_due()
     }
 
@@ -389,11 +441,6 @@ impl<L: MemberLog> Member<L> {
         hard_state: Option<&HardState>,
     ) -> Result<(), ControlFailure> {
         let index = snapshot.get_metadata().index;
-        let members = Members::of(snapshot.get_metadata().get_conf_state());
-        if members != self.config.members {
-            let reason = format!("it is of nodes {members}, not of {}", self.config.members);
-            return Err(ControlFailure::Snapshot { index, reason });
-        }
         let state = read_state(index, snapshot.get_data())?;
         self.raft.mut_store().install(snapshot, hard_state)?;
         self.raft.mut_store().commit_to(index)?;
@@ -416,6 +463,10 @@ impl<L: MemberLog> Member<L> {
             self.raft.mut_store().commit_to(last.index)?;
         }
         for entry in entries {
+            if entry.get_entry_type() != EntryType::EntryNormal {
+                self.apply_membership(entry)?;
+                continue;
+            }
             if !is_command(entry) {
                 // A new leader's empty entry.
                 self.state.skip(entry.index);
@@ -461,16 +512,31 @@ impl<L: MemberLog> Member<L> {
         }
     }
 
+    fn tell_leader(&mut self) {
+        let leader = self.leader().map(|(leader, _)| leader);
+        if leader != self.told_leader {
+            self.told_leader = leader;
+            for sink in &self.sinks {
+                sink(MetadataUpdate::Controller(leader));
+            }
+        }
+    }
+
     fn compact_if_due(&mut self) -> Result<(), ControlFailure> {
         let (entries, bytes) = self.raft.store().since_snapshot();
         let policy = self.config.compaction;
         let index = self.image().applied();
         let (last, _) = self.raft.store().last_snapshot();
-        if index == last || (entries < policy.entries as u64 && bytes < policy.bytes) {
+        let is_long = entries >= policy.entries as u64 || bytes >= policy.bytes;
+        if index == last || !(is_long || self.snapshot_due) {
             return Ok(());
         }
-        let data = self.state.encode();
-        self.raft.mut_store().compact(index, data, policy.kept_entries)?;
+        // From entries alone a node that comes would not learn who was in the group at first. After a change
+        // of the members nobody has them from the first any more, and sends a snapshot instead.
+        let kept = if self.snapshot_due { 0 } else { policy.kept_entries };
+        self.snapshot_due = false;
+        let (data, members) = (self.state.encode(), self.raft.raft.prs().conf().to_conf_state());
+        self.raft.mut_store().compact(index, data, members, kept)?;
         let first = self.raft.store().first_index()?;
         self.void = self.void.split_off(&first);
         Ok(())

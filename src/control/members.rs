@@ -29,9 +29,23 @@ impl Members {
         Self { voters: nodes, learners }
     }
 
+    /// Of a node that comes to a group: it knows nobody before the group's leader has told it.
+    pub(super) fn nobody() -> Self {
+        Self { voters: BTreeSet::new(), learners: BTreeSet::new() }
+    }
+
+    /// All of them.
+    pub(super) fn nodes(&self) -> impl Iterator<Item = NodeId> {
+        self.voters.iter().chain(&self.learners).copied()
+    }
+
     pub(super) fn of(state: &ConfState) -> Self {
         let nodes = |ids: &[u64]| ids.iter().map(|id| node_id(*id)).collect();
         Self { voters: nodes(&state.voters), learners: nodes(&state.learners) }
+    }
+
+    pub(super) fn contains(&self, node: NodeId) -> bool {
+        self.voters.contains(&node) || self.learners.contains(&node)
     }
 
     /// Whether there is nobody else.

@@ -5,14 +5,14 @@
 //! to every subscribed shard, and then answers the proposer. No shard ever waits for it: a proposal
 //! returns at once and its answer is a callback.
 //!
-//! The group has the nodes that the configuration names: the first five vote, further ones learn. Its
+//! The group begins with the nodes that the configuration names: the first five vote, further ones learn.
+//! Later nodes come and go as the metadata say (`member`). Its
 //! leader is the controller, which fences silent nodes and has leaders elected
 //! ([`chronik_shards::machine::controller`]). Any node takes proposals: it passes them on, again if they
 //! get lost, and each counts once. A node that is alone leads itself, without timers: its idle control
 //! plane sleeps in the kernel.
 //!
-//! Deliberately absent: decisions about replicas (`machine::metadata`), and changing the group's members
-//! while it runs.
+//! Deliberately absent: decisions about replicas (`machine::metadata`).
 
 mod acquaintance;
 mod engine_files;
@@ -25,6 +25,7 @@ mod members;
 mod node;
 mod own_proposals;
 mod peer_message;
+mod quorum;
 #[cfg(test)]
 mod tests;
 mod transport;
@@ -36,16 +37,19 @@ use std::path::PathBuf;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use chronik_shards::format::metadata_command::BrokerEndpoint;
 use chronik_shards::machine::metadata::MetadataImage;
 use chronik_shards::model::{BrokerEpoch, NodeId};
 use crossbeam::channel::{Receiver, RecvTimeoutError, bounded};
 
 pub use handle::{
     CommittedCommand, ControlError, ControlHandle, MetadataSink, MetadataUpdate, ProposalReply,
+    QuorumReply,
 };
 pub use identity::{Founding, IdentityError, NodeIdentity, random_bytes, random_topic_id};
 pub use log::LogError;
 pub use members::{Members, VOTERS_MAX};
+pub use quorum::{MemberState, QuorumState};
 
 use handle::Request;
 use node::{ControlNode, Starting};
@@ -88,11 +92,17 @@ pub struct ClusterConfig {
     pub data_dir: PathBuf,
     /// Where this node listens for the control planes of its peers.
     pub listen: SocketAddr,
+    /// Where the peers' control planes connect to this one.
+    pub control_advertised: BrokerEndpoint,
+    /// Where the peers' shards connect to those of this node.
+    pub replication_advertised: BrokerEndpoint,
     /// Host and port of every other node's control plane.
     pub peers: BTreeMap<NodeId, String>,
     /// Settings that hold for all topics of the cluster unless they say otherwise, as this node was
     /// configured with them.
     pub defaults: BTreeMap<String, String>,
+    /// Whether a node without a log founds a group with its peers. It comes to theirs otherwise.
+    pub founds: bool,
     /// How fast things are noticed.
     pub timing: ClusterTiming,
 }
@@ -204,6 +214,11 @@ pub enum ControlStartError {
     /// The peers have agreed on another cluster than the data directory's.
     #[error(transparent)]
     Identity(#[from] IdentityError),
+    /// The cluster has forgotten the node meanwhile.
+    #[error(
+        "this node was taken off the cluster; to have it back, add it and empty its data directory"
+    )]
+    TakenOff,
     /// The registration was refused.
     #[error("this node cannot register: {0}")]
     Registration(ControlError),

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use chronik_shards::format::metadata_command::RegisterBroker;
+use chronik_shards::format::metadata_command::{BrokerEndpoint, RegisterBroker};
 use chronik_shards::machine::controller::ControllerSettings;
 use chronik_shards::machine::metadata::{ApplyOutcome, MetadataImage};
 use chronik_shards::model::{BrokerEpoch, MonotonicMicros, NodeId};
@@ -46,6 +46,9 @@ pub(super) struct ControlNode {
 
 /// What a node with peers has beside.
 struct Cluster {
+    node_id: NodeId,
+    /// As configured: where the control plane of each other node is.
+    peers: BTreeMap<NodeId, String>,
     transport: Transport,
     acquaintance: Arc<Acquaintance>,
     identity: NodeIdentity,
@@ -55,7 +58,7 @@ struct Cluster {
     /// The newest connection of each peer.
     connections: BTreeMap<NodeId, u64>,
     /// Up to where the metadata were looked at for what they say of the peers.
-    looked: u64,
+    looked: Option<u64>,
     /// Nodes that were registered then.
     registered: BTreeSet<NodeId>,
 }
@@ -77,7 +80,8 @@ impl ControlNode {
         let unnamed = |error: std::io::Error| ControlStartError::Thread(error.to_string());
         let peers = config.cluster.iter().flat_map(|cluster| cluster.peers.keys().copied());
         let members = Members::founding(peers.chain([config.node_id]));
-        let log = RaftLog::open(&config.directory, &members, config.accept_data_loss)?;
+        let founds = config.cluster.as_ref().is_none_or(|cluster| cluster.founds);
+        let log = RaftLog::open(&config.directory, &members, founds, config.accept_data_loss)?;
         let incarnation = random_bytes().map_err(unnamed)?;
         let named = config.identity.cluster_id_bytes();
         let cluster_id = named.map_or_else(random_bytes, Ok).map_err(unnamed)?;
@@ -100,8 +104,8 @@ impl ControlNode {
                 // Before anybody is listened to: what is committed says who is to be listened to.
                 member.replay().map_err(|error| at_start(error, config))?;
                 let mut cluster =
-                    Cluster::start(cluster, &config.identity, acquaintance, queue, member.image())?;
-                cluster.follow(member.image()).map_err(|error| at_start(error, config))?;
+                    Cluster::start(config.node_id, cluster, &config.identity, acquaintance, queue)?;
+                cluster.follow(&member).map_err(|error| at_start(error, config))?;
                 Some(cluster)
             }
         };
@@ -136,6 +140,11 @@ impl ControlNode {
                 if !started {
                     let _ = report.send(Err(at_start(failure, config)));
                     break;
+                }
+                if matches!(failure, ControlFailure::TakenOff) {
+                    // It leads nothing and holds nothing: there is nothing to be put in order.
+                    tracing::warn!("{failure}; the process ends");
+                    std::process::exit(0);
                 }
                 // Nothing may be acknowledged any more, and a write that failed once must not be
                 // tried again: the kernel may have dropped its pages.
@@ -205,6 +214,7 @@ impl ControlNode {
                 // The starter may have given up waiting.
                 let _ = reply.send(());
             }
+            Request::Quorum { reply } => self.member.ask_quorum(now, reply),
             Request::Ready => self.member.set_ready(),
             Request::Connected { peer, connection } => {
                 if let Some(cluster) = &mut self.cluster {
@@ -214,10 +224,12 @@ impl ControlNode {
                 }
             }
             Request::Peer { from, connection, message } => {
-                let newest =
-                    self.cluster.as_ref().and_then(|cluster| cluster.connections.get(&from));
-                // What an earlier connection still holds may be of an earlier process.
-                if newest == Some(&connection) {
+                let cluster = self.cluster.as_ref();
+                let newest = cluster.and_then(|cluster| cluster.connections.get(&from));
+                let is_peer = cluster.is_some_and(|cluster| cluster.acquaintance.is_peer(from));
+                // What an earlier connection still holds may be of an earlier process, and one that is open
+                // of a node that has gone.
+                if newest == Some(&connection) && is_peer {
                     self.member.step(now, from, message);
                 }
             }
@@ -248,7 +260,7 @@ impl ControlNode {
         for (to, delivery) in undelivered {
             self.member.report(to, delivery);
         }
-        cluster.follow(self.member.image())
+        cluster.follow(&self.member)
     }
 
     /// A controller that stops has another one take over, so that nobody need find out.
@@ -270,18 +282,18 @@ impl ControlNode {
 
 impl Cluster {
     fn start(
+        node_id: NodeId,
         config: &ClusterConfig,
         identity: &NodeIdentity,
         acquaintance: Acquaintance,
         queue: &Sender<Request>,
-        image: &MetadataImage,
     ) -> Result<Self, ControlStartError> {
-        acquaintance.learn(directories(image));
         let acquaintance = Arc::new(acquaintance);
-        let peers = config.peers.iter().map(|(node, address)| (*node, address.clone()));
-        let transport = Transport::start(config.listen, peers, &acquaintance, queue)
+        let transport = Transport::start(config.listen, &acquaintance, queue)
             .map_err(|source| ControlStartError::Listen { address: config.listen, source })?;
         Ok(Self {
+            node_id,
+            peers: config.peers.clone(),
             transport,
             acquaintance,
             identity: identity.clone(),
@@ -289,17 +301,18 @@ impl Cluster {
             tick: config.timing.tick,
             next_tick: Instant::now() + config.timing.tick,
             connections: BTreeMap::new(),
-            looked: 0,
+            looked: None,
             registered: BTreeSet::new(),
         })
     }
 
     /// The cluster's name goes into the data directory; nodes are held to theirs.
-    fn follow(&mut self, image: &MetadataImage) -> Result<(), ControlFailure> {
-        if image.applied() == self.looked {
+    fn follow(&mut self, member: &Member<RaftLog>) -> Result<(), ControlFailure> {
+        let image = member.image();
+        if self.looked == Some(image.applied()) {
             return Ok(());
         }
-        self.looked = image.applied();
+        self.looked = Some(image.applied());
         if let Some(cluster_id) = image.cluster_id() {
             self.identity.join(&self.data_dir, cluster_id)?;
             self.acquaintance.joined(cluster_id);
@@ -308,9 +321,43 @@ impl Cluster {
         for node in self.registered.difference(&registered) {
             self.acquaintance.forget(*node);
         }
+        let is_taken_off =
+            self.registered.contains(&self.node_id) && !registered.contains(&self.node_id);
         self.registered = registered;
         self.acquaintance.learn(directories(image));
+        self.meet(&member.members(), image);
+        if is_taken_off {
+            return Err(ControlFailure::TakenOff);
+        }
         Ok(())
+    }
+
+    /// Listens to the members of the group and to those that may come, and connects to them.
+    fn meet(&mut self, members: &Members, image: &MetadataImage) {
+        let joining = image.joining().map(|node| node.node_id).collect();
+        // Before its group has told a node who is in it, it goes by what it was started with.
+        let others: BTreeSet<NodeId> = match *members == Members::nobody() {
+            true => self.peers.keys().copied().collect(),
+            false => members.nodes().filter(|node| *node != self.node_id).collect(),
+        };
+        self.acquaintance.meet(&others, joining, *members == Members::nobody());
+        let address = |node: &NodeId| {
+            let known = self.peers.get(node).cloned();
+            let registered = || image.broker(*node)?.control.as_ref().map(address);
+            let joining = || image.joining().find(|it| it.node_id == *node);
+            known.or_else(registered).or_else(|| joining().map(|it| address(&it.control)))
+        };
+        let wanted = others.iter().filter_map(|node| Some((*node, address(node)?))).collect();
+        if let Err(error) = self.transport.connect_to(&wanted) {
+            tracing::error!(%error, "no thread for the connection to a control plane");
+        }
+    }
+}
+
+fn address(endpoint: &BrokerEndpoint) -> String {
+    match endpoint.host.contains(':') {
+        true => format!("[{}]:{}", endpoint.host, endpoint.port),
+        false => format!("{}:{}", endpoint.host, endpoint.port),
     }
 }
 
@@ -334,6 +381,8 @@ fn registration(
         rack: config.rack.clone(),
         // Alone there is nobody who would unfence it, and nobody else who could lead.
         fenced: !members.is_lone(),
+        replication: config.cluster.as_ref().map(|cluster| cluster.replication_advertised.clone()),
+        control: config.cluster.as_ref().map(|cluster| cluster.control_advertised.clone()),
     }
 }
 
@@ -357,6 +406,7 @@ fn at_start(failure: ControlFailure, config: &ControlConfig) -> ControlStartErro
         ControlFailure::Log(error) => error.into(),
         ControlFailure::Raft(error) => error.into(),
         ControlFailure::Identity(error) => error.into(),
+        ControlFailure::TakenOff => ControlStartError::TakenOff,
         failure @ (ControlFailure::Unreadable { .. } | ControlFailure::Snapshot { .. }) => {
             let directory = config.directory.display().to_string();
             LogError::Damaged { directory, reason: failure.to_string() }.into()

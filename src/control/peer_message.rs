@@ -4,7 +4,8 @@
 //! a CRC-32C. Raft's messages are protobuf, which is parsed for authenticated peers only: its parser
 //! is not made for strangers.
 //!
-//! A heartbeat's body:
+//! The body of a question how the group stands is its number, eight bytes; that of the answer is
+//! described in [`quorum`](super::quorum). A heartbeat's body:
 //!
 //! | offset | size | field |
 //! | ---: | ---: | --- |
@@ -23,6 +24,8 @@ use chronik_shards::model::{BrokerEpoch, NodeId};
 use protobuf::Message as _;
 use raft::eraftpb::Message;
 
+use super::quorum::QuorumState;
+
 /// First four bytes of every frame between control planes: "CHCP".
 pub(super) const MAGIC: u32 = u32::from_le_bytes(*b"CHCP");
 
@@ -33,6 +36,8 @@ pub(super) mod kind {
     pub(in crate::control) const REFUSAL: u16 = 3;
     pub(in crate::control) const RAFT: u16 = 4;
     pub(in crate::control) const HEARTBEAT: u16 = 5;
+    pub(in crate::control) const ASK_QUORUM: u16 = 6;
+    pub(in crate::control) const QUORUM: u16 = 7;
 }
 
 /// The version in which every kind is written and read.
@@ -47,6 +52,10 @@ pub(super) enum PeerMessage {
     Raft(Box<Message>),
     /// To the controller.
     Heartbeat(BrokerHeartbeat),
+    /// To the leader: how does the group stand? With a number of the one that asks.
+    AskQuorum(u64),
+    /// The answer to the question of that number.
+    Quorum(u64, QuorumState),
 }
 
 /// What became of messages to a peer, as far as raft must know.
@@ -78,6 +87,12 @@ impl PeerMessage {
                     message.write_to_bytes().expect("raft's messages have no required field");
                 seal(MAGIC, kind::RAFT, VERSION, &body)
             }
+            Self::AskQuorum(number) => {
+                seal(MAGIC, kind::ASK_QUORUM, VERSION, &number.to_le_bytes())
+            }
+            Self::Quorum(number, state) => {
+                seal(MAGIC, kind::QUORUM, VERSION, &state.encode(*number))
+            }
             Self::Heartbeat(heartbeat) => {
                 let mut body = Vec::with_capacity(HEARTBEAT_BYTES);
                 body.extend_from_slice(&heartbeat.node_id.get().to_le_bytes());
@@ -98,6 +113,13 @@ impl PeerMessage {
             (kind::HEARTBEAT, VERSION) => heartbeat(frame.body)
                 .map(Self::Heartbeat)
                 .ok_or_else(|| PeerMessageError::Body("a heartbeat".to_owned())),
+            (kind::ASK_QUORUM, VERSION) => match frame.body.try_into() {
+                Ok(number) => Ok(Self::AskQuorum(u64::from_le_bytes(number))),
+                Err(_) => Err(PeerMessageError::Body("a question".to_owned())),
+            },
+            (kind::QUORUM, VERSION) => QuorumState::decode(frame.body)
+                .map(|(number, state)| Self::Quorum(number, state))
+                .ok_or_else(|| PeerMessageError::Body("how the group stands".to_owned())),
             (kind, version) => Err(PeerMessageError::Unknown { kind, version }),
         }
     }
@@ -139,7 +161,15 @@ mod tests {
         let mut raft = Message::default();
         raft.set_msg_type(MessageType::MsgHeartbeat);
         (raft.from, raft.to, raft.term) = (2, 3, 9);
-        for message in [heartbeat(), PeerMessage::Raft(Box::new(raft))] {
+        let (leader, members) = (NodeId(1), Vec::new());
+        let state = QuorumState { leader, term: 2, committed: 3, members };
+        let messages = [
+            heartbeat(),
+            PeerMessage::Raft(Box::new(raft)),
+            PeerMessage::AskQuorum(7),
+            PeerMessage::Quorum(7, state),
+        ];
+        for message in messages {
             let bytes = message.encode();
             assert_eq!(PeerMessage::decode(&open(MAGIC, &bytes).unwrap()), Ok(message));
         }
@@ -160,12 +190,14 @@ mod tests {
             let bytes = seal(MAGIC, kind, version, body);
             PeerMessage::decode(&open(MAGIC, &bytes).unwrap()).unwrap_err()
         };
-        for (kind, version) in [(kind::HELLO, 1), (kind::RAFT, 2), (6, 1)] {
+        for (kind, version) in [(kind::HELLO, 1), (kind::RAFT, 2), (8, 1)] {
             assert_eq!(refused(kind, version, b""), PeerMessageError::Unknown { kind, version });
         }
         for (kind, body) in [
             (kind::RAFT, &b"\xff\xff\xff"[..]),
             (kind::HEARTBEAT, b""),
+            (kind::ASK_QUORUM, b"short"),
+            (kind::QUORUM, b"short"),
             (kind::HEARTBEAT, &[2; HEARTBEAT_BYTES]),
         ] {
             assert!(matches!(refused(kind, 1, body), PeerMessageError::Body(_)), "{body:?}");

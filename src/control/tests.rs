@@ -81,6 +81,7 @@ fn subscribe(handle: &ControlHandle, after: u64) -> Receiver<Arc<CommittedComman
     let sink = move |update| match update {
         MetadataUpdate::Command(command) => queue.send(command).unwrap(),
         MetadataUpdate::Image(_) => panic!("the commands after {after} are compacted"),
+        MetadataUpdate::Controller(_) => {}
     };
     handle.subscribe(after, Box::new(sink)).unwrap();
     commands

@@ -34,6 +34,8 @@ const PEER_QUEUE_MAX: usize = 256;
 
 /// The way into a peer's thread.
 struct Queue {
+    /// Host and port.
+    address: String,
     messages: Sender<PeerMessage>,
     /// Says that the peer is there.
     knock: Sender<()>,
@@ -42,43 +44,55 @@ struct Queue {
 /// The connections of this node's control plane.
 pub(super) struct Transport {
     links: BTreeMap<NodeId, Queue>,
+    acquaintance: Arc<Acquaintance>,
+    queue: Sender<Request>,
     receiver: Receiver,
     stopping: Arc<AtomicBool>,
 }
 
 impl Transport {
-    /// Listens on `listen`, and begins to connect to `peers`.
+    /// Listens on `listen`.
     pub(super) fn start(
         listen: SocketAddr,
-        peers: impl Iterator<Item = (NodeId, String)>,
         acquaintance: &Arc<Acquaintance>,
         queue: &Sender<Request>,
     ) -> io::Result<Self> {
         let stopping = Arc::new(AtomicBool::new(false));
         let listener = TcpListener::bind(listen)?;
+        let acquaintance = Arc::clone(acquaintance);
         let receiver = Receiver::start(
             listener,
-            Arc::clone(acquaintance),
+            Arc::clone(&acquaintance),
             queue.clone(),
             Arc::clone(&stopping),
         )?;
-        let mut transport = Self { links: BTreeMap::new(), receiver, stopping };
+        let (links, queue) = (BTreeMap::new(), queue.clone());
+        Ok(Self { links, acquaintance, queue, receiver, stopping })
+    }
+
+    /// Connects to these nodes at these addresses, and to no other from now on.
+    pub(super) fn connect_to(&mut self, peers: &BTreeMap<NodeId, String>) -> io::Result<()> {
+        // The thread of one that is dropped ends with its queue.
+        self.links.retain(|node, link| peers.get(node) == Some(&link.address));
         for (node, address) in peers {
+            if self.links.contains_key(node) {
+                continue;
+            }
             let (messages, outgoing) = bounded(PEER_QUEUE_MAX);
             let (knock, knocked) = bounded(1);
             let link = Link {
-                peer: node,
-                address,
-                acquaintance: Arc::clone(acquaintance),
+                peer: *node,
+                address: address.clone(),
+                acquaintance: Arc::clone(&self.acquaintance),
                 outgoing,
                 knocked,
-                reports: queue.clone(),
-                stopping: Arc::clone(&transport.stopping),
+                reports: self.queue.clone(),
+                stopping: Arc::clone(&self.stopping),
             };
-            transport.links.insert(node, Queue { messages, knock });
             link.start()?;
+            self.links.insert(*node, Queue { address: address.clone(), messages, knock });
         }
-        Ok(transport)
+        Ok(())
     }
 
     /// Queues a message. What raft must know when it is dropped instead.

@@ -40,18 +40,19 @@ pub fn handle(
     let brokers = view
         .image()
         .brokers()
-        .filter(|(_, broker)| !broker.fenced)
+        .filter(|(_, broker)| !broker.fenced || request.include_fenced_brokers)
         .map(|(node_id, broker)| DescribeClusterBroker {
             broker_id: node_id.get(),
             host: KafkaString::from(broker.host.as_str()),
             port: i32::from(broker.port),
             rack: broker.rack.as_deref().map(KafkaString::from),
+            is_fenced: broker.fenced,
             ..DescribeClusterBroker::default()
         })
         .collect();
     let mut response = DescribeClusterResponse {
         cluster_id: handlers.cluster_id.clone(),
-        controller_id: view.node_id().get(),
+        controller_id: view.controller().get(),
         brokers,
         ..DescribeClusterResponse::default()
     };

@@ -12,7 +12,7 @@ use chronik_protocol::{ErrorCode, KafkaString, Uuid};
 use chronik_shards::machine::metadata::{Topic, check_topic_name};
 use chronik_shards::model::{NodeId, PartitionIndex, ReplicaKey};
 
-use super::{Handlers, TOPIC_OPERATIONS};
+use super::{Handlers, TOPIC_OPERATIONS, partitions};
 use crate::metadata_view::MetadataView;
 
 /// Most partitions of one answer, whatever the client asks for.
@@ -96,14 +96,11 @@ fn described(
     end: usize,
 ) -> DescribeTopicPartitionsResponseTopic {
     let ids = |nodes: &[NodeId]| nodes.iter().map(|node| node.get()).collect::<Vec<_>>();
-    let is_gone = |node: &NodeId| view.image().broker(*node).is_none();
-    let partitions = (first..end)
+    let described = (first..end)
         .filter_map(|index| i32::try_from(index).ok())
         .filter_map(|index| {
             let key = ReplicaKey { topic_id: topic.id, partition: PartitionIndex(index) };
             let partition = topic.partition(key.partition)?;
-            let offline: Vec<NodeId> =
-                partition.replicas.iter().copied().filter(|node| is_gone(node)).collect();
             Some(DescribeTopicPartitionsResponsePartition {
                 error_code: match partition.leader {
                     Some(_) => ErrorCode::None.code(),
@@ -114,10 +111,10 @@ fn described(
                 leader_epoch: partition.leader_epoch.get(),
                 replica_nodes: ids(&partition.replicas),
                 isr_nodes: ids(&partition.isr),
-                // Clients do not expect null here.
-                eligible_leader_replicas: Some(Vec::new()),
+                // Clients do not expect null here. Whoever led last is not kept beside the others.
+                eligible_leader_replicas: Some(ids(&partition.elr)),
                 last_known_elr: Some(Vec::new()),
-                offline_replicas: ids(&offline),
+                offline_replicas: ids(&partitions::offline(view, partition)),
                 ..DescribeTopicPartitionsResponsePartition::default()
             })
         })
@@ -125,7 +122,7 @@ fn described(
     DescribeTopicPartitionsResponseTopic {
         name: Some(KafkaString::from(topic.name.as_str())),
         topic_id: Uuid(topic.id.0),
-        partitions,
+        partitions: described,
         topic_authorized_operations: TOPIC_OPERATIONS,
         ..DescribeTopicPartitionsResponseTopic::default()
     }

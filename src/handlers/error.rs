@@ -42,6 +42,10 @@ pub fn of_produce(error: &ProduceError) -> ErrorCode {
         ProduceError::Transactional => ErrorCode::TransactionalIdAuthorizationFailed,
         ProduceError::ControlBatch => ErrorCode::InvalidRecord,
         ProduceError::NotEnoughReplicas { .. } => ErrorCode::NotEnoughReplicas,
+        ProduceError::NotEnoughReplicasAfterAppend { .. } => {
+            ErrorCode::NotEnoughReplicasAfterAppend
+        }
+        ProduceError::NotLeader { .. } => ErrorCode::NotLeaderOrFollower,
         ProduceError::TimedOut => ErrorCode::RequestTimedOut,
         ProduceError::StorageFull | ProduceError::StorageFailed => ErrorCode::KafkaStorageError,
         // Retriable: the client finds the next leader, or this node after its restart.
@@ -56,6 +60,8 @@ pub fn of_fetch(error: &FetchError) -> ErrorCode {
         FetchError::OutOfRange { .. } => ErrorCode::OffsetOutOfRange,
         FetchError::FencedEpoch { .. } => ErrorCode::FencedLeaderEpoch,
         FetchError::UnknownEpoch { .. } => ErrorCode::UnknownLeaderEpoch,
+        FetchError::OffsetNotAvailable { .. } => ErrorCode::OffsetNotAvailable,
+        FetchError::NotLeader { .. } => ErrorCode::NotLeaderOrFollower,
         FetchError::StorageFailed => ErrorCode::KafkaStorageError,
     }
 }
@@ -97,6 +103,8 @@ pub fn of_rejection(rejection: &Rejection) -> Refusal {
         Rejection::StaleBrokerEpoch { .. } | Rejection::StaleProposer(_) => {
             ErrorCode::StaleBrokerEpoch
         }
+        Rejection::NodeExists(_) => ErrorCode::DuplicateVoter,
+        Rejection::NodeLeaving(_) | Rejection::OtherDirectory(_) => ErrorCode::InvalidRegistration,
         Rejection::UnknownBroker(_) => ErrorCode::BrokerIdNotRegistered,
         Rejection::BrokerInUse(_) => ErrorCode::InvalidRequest,
         Rejection::NoReassignment(_) => ErrorCode::NoReassignmentInProgress,

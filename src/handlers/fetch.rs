@@ -3,22 +3,25 @@
 //! The request and its session say what is wanted; every owning shard is asked at the same time; too
 //! little makes the request wait until enough is readable or its time is up. Records leave as slices.
 //!
-//! Source: KIP-74 (first batch whole), KIP-227 (sessions), KIP-320 and KIP-595 (epochs), KIP-516 (ids).
+//! Source: KIP-74 (first batch whole), KIP-227 (sessions), KIP-320 and KIP-595 (epochs), KIP-516 (ids), KIP-392
+//! (followers).
 
 use std::cell::RefCell;
 use std::rc::Rc;
 
 use chronik_protocol::messages::fetch_request::FetchRequest;
 use chronik_protocol::messages::fetch_response::{
-    EpochEndOffset, FetchResponse, FetchableTopicResponse, LeaderIdAndEpoch, PartitionData,
+    EpochEndOffset, FetchResponse, FetchableTopicResponse, LeaderIdAndEpoch, NodeEndpoint,
+    PartitionData,
 };
 use chronik_protocol::{ErrorCode, KafkaString, Records, RequestFrame, Uuid};
 use chronik_shards::machine::input::{FetchError, FetchInput, FetchPartition};
-use chronik_shards::model::{LeaderEpoch, MonotonicMicros, Offset, ReplicaKey, ShardId};
+use chronik_shards::model::{LeaderEpoch, MonotonicMicros, NodeId, Offset, ReplicaKey, ShardId};
 use chronik_shards::shard::{Fetched, FetchedPartition};
 
 use super::answer::answer;
 use super::fetch_sessions::{Begun, Said, SessionError, TopicRef, Wanted};
+use super::nearest_replica::Reader;
 use super::partitions::{self, LeaderOnWire, NotHere, TopicNamed};
 use super::{Handlers, error};
 use crate::net::budget::Reservation;
@@ -32,11 +35,22 @@ struct Part {
     code: ErrorCode,
     fetched: Option<Fetched>,
     leader: Option<LeaderOnWire>,
+    /// Who the client should ask instead, because it is nearer.
+    nearer: Option<NodeId>,
 }
 
 impl Part {
     fn refused(code: ErrorCode) -> Self {
-        Self { code, fetched: None, leader: None }
+        Self { code, fetched: None, leader: None, nearer: None }
+    }
+
+    /// Sends the client to a nearer replica, for what it would have got here.
+    fn go_there(&mut self, node: NodeId) {
+        if let Some(fetched) = &mut self.fetched {
+            fetched.records = Vec::new();
+            fetched.bytes = 0;
+            self.nearer = Some(node);
+        }
     }
 
     fn bytes(&self) -> usize {
@@ -65,8 +79,11 @@ pub async fn handle(
             return answer(correlation_id, version, &response).into_result();
         }
     };
-    let (parts, reservation) = read(&handlers, &request, &begun, deadline, &connection).await;
-    let response = respond(&handlers.sessions, &begun, parts, version);
+    let reader = Reader::of(&handlers, &request, version);
+    let (parts, reservation) =
+        read(&handlers, &request, &reader, &begun, deadline, &connection).await;
+    let mut response = respond(&handlers.sessions, &begun, parts, version);
+    response.node_endpoints = endpoints(&handlers, &response, version);
     let response = answer(correlation_id, version, &response).into_result()?;
     Ok(response.with_reservation(reservation))
 }
@@ -108,6 +125,7 @@ fn begin(handlers: &Handlers, request: &FetchRequest, version: i16) -> Result<Be
 async fn read(
     handlers: &Handlers,
     request: &FetchRequest,
+    reader: &Reader,
     begun: &Begun,
     deadline: MonotonicMicros,
     connection: &ConnectionContext,
@@ -117,11 +135,12 @@ async fn read(
     let mut turn = Turn::default();
     loop {
         let reservation = connection.response_budget().try_take_up_to(max_bytes);
-        let parts = read_once(handlers, begun, reservation.bytes()).await;
+        let parts = read_once(handlers, reader, begun, reservation.bytes()).await;
         let bytes: usize = parts.iter().map(Part::bytes).sum();
         // An error is told at once, and so is anything that makes the client act.
         let must_answer = parts.iter().any(|part| {
             part.code != ErrorCode::None
+                || part.nearer.is_some()
                 || part.fetched.as_ref().is_some_and(|fetched| fetched.diverging.is_some())
         });
         // With the budget used up an answer may be as small as it gets, but an empty one still waits.
@@ -133,7 +152,7 @@ async fn read(
             return (parts, settled(reservation, bytes));
         }
         drop(reservation);
-        wait(handlers, begun, &parts, min_bytes - bytes, deadline).await;
+        wait(handlers, reader, begun, &parts, min_bytes - bytes, deadline).await;
         // A shard that has all the waits it takes answers at once: others have to come in between.
         turn.after(ROUND_COST).await;
     }
@@ -147,11 +166,16 @@ fn settled(mut reservation: Reservation, bytes: usize) -> Reservation {
 }
 
 /// One pass over all shards, in parallel; then cut to `max_bytes` in the request's order.
-async fn read_once(handlers: &Handlers, begun: &Begun, max_bytes: usize) -> Vec<Part> {
+async fn read_once(
+    handlers: &Handlers,
+    reader: &Reader,
+    begun: &Begun,
+    max_bytes: usize,
+) -> Vec<Part> {
     let mut parts: Vec<Part> = Vec::with_capacity(begun.wanted.len());
     let mut groups: Vec<(ShardId, Vec<usize>, FetchInput)> = Vec::new();
     for (index, wanted) in begun.wanted.iter().enumerate() {
-        match locate(handlers, &wanted.topic, wanted.partition) {
+        match locate(handlers, reader, &wanted.topic, wanted.partition) {
             Err(part) => parts.push(part),
             Ok(key) => {
                 parts.push(Part::refused(ErrorCode::None));
@@ -178,7 +202,11 @@ async fn read_once(handlers: &Handlers, begun: &Begun, max_bytes: usize) -> Vec<
     });
     for (places, answers) in super::concurrent::all(reads).await {
         for (place, fetched) in places.into_iter().zip(answers) {
+            let nearer = reader.nearer_than_here(handlers, fetched.key);
             parts[place] = part(handlers, fetched);
+            if let Some(node) = nearer {
+                parts[place].go_there(node);
+            }
         }
     }
     cut(&mut parts, max_bytes);
@@ -189,13 +217,23 @@ fn epoch(wire: i32) -> Option<LeaderEpoch> {
     (wire >= 0).then_some(LeaderEpoch(wire))
 }
 
-/// Which replica a request means, when this node leads it.
-fn locate(handlers: &Handlers, topic: &TopicRef, partition: i32) -> Result<ReplicaKey, Part> {
+/// Which replica a request means, when this reader may read it here.
+fn locate(
+    handlers: &Handlers,
+    reader: &Reader,
+    topic: &TopicRef,
+    partition: i32,
+) -> Result<ReplicaKey, Part> {
     let named = match topic {
         TopicRef::Name(name) => TopicNamed::Name(name),
         TopicRef::Id(id) => TopicNamed::Id(*id),
     };
-    partitions::led_here(&handlers.metadata.borrow(), named, partition).map_err(|not_here| {
+    let view = &handlers.metadata.borrow();
+    let found = match reader.reads_followers {
+        true => partitions::replica_here(view, named, partition),
+        false => partitions::led_here(view, named, partition),
+    };
+    found.map_err(|not_here| {
         let leader = match not_here {
             NotHere::Unknown(_) => None,
             NotHere::LedElsewhere(leader) => Some(leader),
@@ -211,13 +249,14 @@ fn part(handlers: &Handlers, partition: FetchedPartition) -> Part {
     };
     let leader = match error {
         // The client is behind: tell it who leads now.
-        FetchError::FencedEpoch { .. } => {
+        FetchError::FencedEpoch { .. } | FetchError::NotLeader { .. } => {
             let view = handlers.metadata.borrow();
             view.image().partition(partition.key).map(LeaderOnWire::of)
         }
         FetchError::UnknownPartition(_)
         | FetchError::OutOfRange { .. }
         | FetchError::UnknownEpoch { .. }
+        | FetchError::OffsetNotAvailable { .. }
         | FetchError::StorageFailed => None,
     };
     Part { leader, ..Part::refused(error::of_fetch(&error)) }
@@ -242,6 +281,7 @@ fn cut(parts: &mut [Part], max_bytes: usize) {
 /// a partition, or the deadline passed.
 async fn wait(
     handlers: &Handlers,
+    reader: &Reader,
     begun: &Begun,
     parts: &[Part],
     missing: usize,
@@ -249,7 +289,8 @@ async fn wait(
 ) {
     let mut groups: Vec<(ShardId, Vec<(ReplicaKey, Offset)>)> = Vec::new();
     for (wanted, part) in begun.wanted.iter().zip(parts) {
-        let Ok(key) = locate(handlers, &wanted.topic, wanted.partition) else { return };
+        let located = locate(handlers, reader, &wanted.topic, wanted.partition);
+        let Ok(key) = located else { return };
         let shard = handlers.shard.shard_of(&key);
         // What was readable is counted already: only what comes behind it is news.
         let seen = part.fetched.as_ref().map(|fetched| fetched.high_watermark);
@@ -304,12 +345,29 @@ fn respond(
     FetchResponse { session_id, responses, ..FetchResponse::default() }
 }
 
+/// Where the leaders that clients are sent to listen.
+fn endpoints(handlers: &Handlers, response: &FetchResponse, version: i16) -> Vec<NodeEndpoint> {
+    if version < 16 {
+        return Vec::new();
+    }
+    let partitions = response.responses.iter().flat_map(|topic| &topic.partitions);
+    let leaders = partitions.map(|partition| partition.current_leader.leader_id);
+    partitions::endpoints(&handlers.metadata.borrow(), leaders, |node_id, broker| NodeEndpoint {
+        node_id,
+        host: broker.host.as_str().into(),
+        port: i32::from(broker.port),
+        rack: broker.rack.as_deref().map(KafkaString::from),
+        ..NodeEndpoint::default()
+    })
+}
+
 fn partition_data(index: i32, part: Part, version: i16) -> PartitionData {
     let mut data = PartitionData {
         partition_index: index,
         error_code: part.code.code(),
         high_watermark: -1,
         records: Some(Records::new()),
+        preferred_read_replica: part.nearer.map_or(-1, NodeId::get),
         ..PartitionData::default()
     };
     // Older versions have no place for the leader.

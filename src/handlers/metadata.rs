@@ -15,7 +15,7 @@ use chronik_shards::machine::metadata::{Topic, check_topic_name};
 use chronik_shards::model::{NodeId, TopicId};
 
 use super::create_topics::{self, NewTopic};
-use super::{CLUSTER_OPERATIONS, Handlers, TOPIC_OPERATIONS};
+use super::{CLUSTER_OPERATIONS, Handlers, TOPIC_OPERATIONS, partitions};
 use crate::metadata_view::MetadataView;
 
 /// A topic of the request.
@@ -67,7 +67,7 @@ pub async fn handle(
     MetadataResponse {
         brokers: brokers(&view),
         cluster_id: Some(handlers.cluster_id.clone()),
-        controller_id: view.node_id().get(),
+        controller_id: view.controller().get(),
         topics,
         ..response
     }
@@ -145,34 +145,26 @@ fn refused(name: Option<KafkaString>, topic_id: Uuid, code: ErrorCode) -> Metada
 
 fn described(topic: &Topic, view: &MetadataView) -> MetadataResponseTopic {
     let ids = |nodes: &[NodeId]| nodes.iter().map(|node| node.get()).collect::<Vec<_>>();
-    let partitions = topic
+    let described = topic
         .replicas()
-        .map(|(key, partition)| {
-            let is_gone = |node: &&NodeId| view.image().broker(**node).is_none();
-            MetadataResponsePartition {
-                error_code: match partition.leader {
-                    Some(_) => ErrorCode::None.code(),
-                    None => ErrorCode::LeaderNotAvailable.code(),
-                },
-                partition_index: key.partition.get(),
-                leader_id: partition.leader.map_or(-1, |leader| leader.get()),
-                leader_epoch: partition.leader_epoch.get(),
-                replica_nodes: ids(&partition.replicas),
-                isr_nodes: ids(&partition.isr),
-                offline_replicas: partition
-                    .replicas
-                    .iter()
-                    .filter(is_gone)
-                    .map(|node| node.get())
-                    .collect(),
-                ..MetadataResponsePartition::default()
-            }
+        .map(|(key, partition)| MetadataResponsePartition {
+            error_code: match partition.leader {
+                Some(_) => ErrorCode::None.code(),
+                None => ErrorCode::LeaderNotAvailable.code(),
+            },
+            partition_index: key.partition.get(),
+            leader_id: partition.leader.map_or(-1, |leader| leader.get()),
+            leader_epoch: partition.leader_epoch.get(),
+            replica_nodes: ids(&partition.replicas),
+            isr_nodes: ids(&partition.isr),
+            offline_replicas: ids(&partitions::offline(view, partition)),
+            ..MetadataResponsePartition::default()
         })
         .collect();
     MetadataResponseTopic {
         name: Some(KafkaString::from(topic.name.as_str())),
         topic_id: Uuid(topic.id.0),
-        partitions,
+        partitions: described,
         ..MetadataResponseTopic::default()
     }
 }

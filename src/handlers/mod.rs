@@ -8,6 +8,7 @@
 //! changes is applied on this shard before its answer leaves.
 
 mod alter_configs;
+mod alter_partition_reassignments;
 mod answer;
 mod api_versions;
 mod concurrent;
@@ -19,7 +20,9 @@ mod delete_topics;
 mod describe_cluster;
 mod describe_configs;
 mod describe_log_dirs;
+mod describe_quorum;
 mod describe_topic_partitions;
+mod elect_leaders;
 mod error;
 mod fetch;
 mod fetch_sessions;
@@ -27,13 +30,17 @@ mod incremental_alter_configs;
 mod init_producer_id;
 mod list_config_resources;
 mod list_offsets;
+mod list_partition_reassignments;
 mod metadata;
+mod nearest_replica;
 mod offset_for_leader_epoch;
 mod partitions;
 mod produce;
+mod raft_voters;
 mod records;
 mod repeats;
 pub mod served;
+mod unregister_broker;
 
 use std::cell::RefCell;
 use std::future::Future;
@@ -192,6 +199,17 @@ impl Handlers {
             ApiKey::IncrementalAlterConfigs => {
                 with!(|r, _v| incremental_alter_configs::handle(this, r).await)
             }
+            ApiKey::ElectLeaders => with!(|r, v| elect_leaders::handle(this, r, v).await),
+            ApiKey::AlterPartitionReassignments => {
+                with!(|r, _v| alter_partition_reassignments::handle(this, r).await)
+            }
+            ApiKey::ListPartitionReassignments => {
+                with!(|r, _v| list_partition_reassignments::handle(this, &r))
+            }
+            ApiKey::UnregisterBroker => with!(|r, _v| unregister_broker::handle(this, &r).await),
+            ApiKey::AddRaftVoter => with!(|r, _v| raft_voters::add(this, &r).await),
+            ApiKey::RemoveRaftVoter => with!(|r, _v| raft_voters::remove(this, &r).await),
+            ApiKey::DescribeQuorum => with!(|r, v| describe_quorum::handle(this, &r, v).await),
             ApiKey::DescribeCluster => with!(|r, _v| describe_cluster::handle(this, &r)),
             ApiKey::ListConfigResources => {
                 with!(|r, v| list_config_resources::handle(this, &r, v))

@@ -1,8 +1,10 @@
 //! Finding the partition that a request names.
 
+use std::collections::BTreeSet;
+
 use chronik_protocol::{ErrorCode, Uuid};
-use chronik_shards::machine::metadata::{Partition, Topic};
-use chronik_shards::model::{PartitionIndex, ReplicaKey, TopicId};
+use chronik_shards::machine::metadata::{Broker, Partition, Topic};
+use chronik_shards::model::{NodeId, PartitionIndex, ReplicaKey, TopicId};
 
 use crate::metadata_view::MetadataView;
 
@@ -67,13 +69,45 @@ pub fn led_here(
     named: TopicNamed<'_>,
     partition: i32,
 ) -> Result<ReplicaKey, NotHere> {
+    here(view, named, partition, |found| found.leader == Some(view.node_id()))
+}
+
+/// The partition that is meant, if this node has a replica of it.
+pub fn replica_here(
+    view: &MetadataView,
+    named: TopicNamed<'_>,
+    partition: i32,
+) -> Result<ReplicaKey, NotHere> {
+    here(view, named, partition, |found| found.replicas.contains(&view.node_id()))
+}
+
+fn here(
+    view: &MetadataView,
+    named: TopicNamed<'_>,
+    partition: i32,
+    is_here: impl Fn(&Partition) -> bool,
+) -> Result<ReplicaKey, NotHere> {
     let topic = topic(view, named).map_err(NotHere::Unknown)?;
     let (key, found) =
         find(topic, partition).ok_or(NotHere::Unknown(ErrorCode::UnknownTopicOrPartition))?;
-    if found.leader == Some(view.node_id()) {
-        return Ok(key);
-    }
-    Err(NotHere::LedElsewhere(LeaderOnWire::of(found)))
+    if is_here(found) { Ok(key) } else { Err(NotHere::LedElsewhere(LeaderOnWire::of(found))) }
+}
+
+/// Where the leaders that an answer names listen, each once. Source: KIP-951.
+pub fn endpoints<T>(
+    view: &MetadataView,
+    leaders: impl Iterator<Item = i32>,
+    endpoint: impl Fn(i32, &Broker) -> T,
+) -> Vec<T> {
+    let leaders: BTreeSet<i32> = leaders.filter(|leader| *leader >= 0).collect();
+    let listens = |leader: i32| Some(endpoint(leader, view.image().broker(NodeId(leader))?));
+    leaders.into_iter().filter_map(listens).collect()
+}
+
+/// Replicas on nodes that nobody hears of.
+pub fn offline(view: &MetadataView, partition: &Partition) -> Vec<NodeId> {
+    let is_there = |node: &NodeId| view.image().broker(*node).is_some_and(|it| !it.fenced);
+    partition.replicas.iter().filter(|node| !is_there(node)).copied().collect()
 }
 
 /// A partition of a topic, whoever leads it.

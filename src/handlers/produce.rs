@@ -15,7 +15,7 @@ use chronik_protocol::messages::produce_request::{
     PartitionProduceData, ProduceRequest, TopicProduceData,
 };
 use chronik_protocol::messages::produce_response::{
-    LeaderIdAndEpoch, PartitionProduceResponse, ProduceResponse, TopicProduceResponse,
+    LeaderIdAndEpoch, NodeEndpoint, PartitionProduceResponse, ProduceResponse, TopicProduceResponse,
 };
 use chronik_protocol::{ErrorCode, KafkaString, RequestFrame};
 use chronik_shards::format::compression::Codec;
@@ -24,7 +24,7 @@ use chronik_shards::format::record_batch::{BatchError, ProducedBatch};
 use chronik_shards::machine::input::{
     ProduceOutcome, ProduceOutcomes, ProducePartition, ProducePartitions,
 };
-use chronik_shards::model::{Acks, ReplicaKey, ShardId};
+use chronik_shards::model::{Acks, MonotonicMicros, ReplicaKey, ShardId};
 use chronik_shards::shard::{PendingProduce, ProduceRequestPart};
 use smallvec::SmallVec;
 
@@ -58,6 +58,7 @@ struct Sent {
     topics: Vec<TopicProduceData>,
     fates: Fates,
     groups: SmallVec<[PendingProduce; 1]>,
+    begun: MonotonicMicros,
 }
 
 /// First phase. Its result is the second.
@@ -69,7 +70,7 @@ pub async fn dispatch(
     let frame_bytes = frame.body.remaining();
     let request: ProduceRequest = frame.decode().map_err(|error| error.to_string())?;
     let acks = acks(request.acks);
-    let deadline = handlers.deadline(request.timeout_ms);
+    let (begun, deadline) = (handlers.now().monotonic, handlers.deadline(request.timeout_ms));
 
     let topics = request.topic_data;
     let mut groups = Groups::new();
@@ -98,7 +99,7 @@ pub async fn dispatch(
         let part = ProduceRequestPart { acks, deadline, partitions };
         pending.push(handlers.shard.produce(shard, part).await);
     }
-    let sent = Sent { correlation_id, version, acks, topics, fates, groups: pending };
+    let sent = Sent { correlation_id, version, acks, topics, fates, groups: pending, begun };
     let handlers = Rc::clone(handlers);
     Ok(async move { sent.finish(&handlers).await })
 }
@@ -212,16 +213,19 @@ async fn checked(
 impl Sent {
     /// Second phase: waits for every shard and encodes. A producer with `acks=0` is told nothing, or that its
     /// connection is closed.
-    async fn finish(self, handlers: &Handlers) -> Result<Option<net::Response>, String> {
+    async fn finish(mut self, handlers: &Handlers) -> Result<Option<net::Response>, String> {
         let mut outcomes: SmallVec<[ProduceOutcomes; 1]> = SmallVec::new();
-        for group in self.groups {
+        for group in std::mem::take(&mut self.groups) {
             outcomes.push(group.await);
         }
         if self.acks == Acks::None {
             return first_refusal(&self.fates, &outcomes).map_or(Ok(None), Err);
         }
+        if self.acks == Acks::All && tracing::enabled!(tracing::Level::DEBUG) {
+            self.tell_complete(handlers, &outcomes);
+        }
         let mut fates = self.fates.iter();
-        let responses = self
+        let responses: Vec<TopicProduceResponse> = self
             .topics
             .iter()
             .map(|topic| TopicProduceResponse {
@@ -242,9 +246,42 @@ impl Sent {
                 ..TopicProduceResponse::default()
             })
             .collect();
-        let response = ProduceResponse { responses, ..ProduceResponse::default() };
+        let node_endpoints = endpoints(handlers, &responses);
+        let response = ProduceResponse { responses, node_endpoints, ..ProduceResponse::default() };
         answer(self.correlation_id, self.version, &response).into_result().map(Some)
     }
+
+    /// For operators who look for it in the log.
+    fn tell_complete(&self, handlers: &Handlers, outcomes: &[ProduceOutcomes]) {
+        let view = handlers.metadata.borrow();
+        let millis = handlers.now().monotonic.since(self.begun) / 1000;
+        for ((topic, data), fate) in partitions(&self.topics).zip(&self.fates) {
+            let Fate::Sent { group, place } = fate else { continue };
+            let Ok(appended) = &outcomes[*group][*place].result else { continue };
+            let Ok(found) = partitions::topic(&view, named(topic, self.version)) else { continue };
+            let partition = partitions::find(found, data.index);
+            // The leader's own disk is one of them.
+            let others = partition.map_or(0, |(_, partition)| partition.isr.len().max(1) - 1);
+            let (topic, partition) = (&found.name, data.index);
+            let offset = appended.base_offset;
+            tracing::debug!(
+                "acks=all complete for {topic}-{partition} offset {offset} ({others}/{others} ACKs in {millis} ms)"
+            );
+        }
+    }
+}
+
+/// Where the leaders that clients are sent to listen. Older versions are told of none.
+fn endpoints(handlers: &Handlers, responses: &[TopicProduceResponse]) -> Vec<NodeEndpoint> {
+    let partitions = responses.iter().flat_map(|topic| &topic.partition_responses);
+    let leaders = partitions.map(|partition| partition.current_leader.leader_id);
+    partitions::endpoints(&handlers.metadata.borrow(), leaders, |node_id, broker| NodeEndpoint {
+        node_id,
+        host: broker.host.as_str().into(),
+        port: i32::from(broker.port),
+        rack: broker.rack.as_deref().map(KafkaString::from),
+        ..NodeEndpoint::default()
+    })
 }
 
 /// Why the connection of an `acks=0` producer is closed: it has no other way to learn of it.

@@ -18,6 +18,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll, Waker, ready};
 
 use bytes::Bytes;
+use chronik_shards::io::socket::receive_now;
 use futures_io::{AsyncRead, AsyncWrite};
 use glommio::net::TcpStream;
 
@@ -301,7 +302,7 @@ impl Input<'_> {
         let mut ahead = self.buffers.take();
         let missing = frame.missing();
         let space = &mut ahead.space()[..AHEAD_BYTES_MAX];
-        let received = socket::receive_now(self.connection.fd, frame.space(), space);
+        let received = receive_now(self.connection.fd, frame.space(), space);
         if let Ok(Some(bytes)) = received {
             let straight = bytes.min(missing);
             // SAFETY: the call has put the first of what it received there.

@@ -1,7 +1,6 @@
 //! A socket on its way from the accepting shard to its own, and its options.
 
 use std::io;
-use std::mem::MaybeUninit;
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::time::Duration;
@@ -71,38 +70,6 @@ fn set_option(
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// Receives into `first` and what is more into `then`, without waiting. `None`: there is nothing now, or the peer has
-/// ended its stream.
-///
-/// # Errors
-/// The end of the connection.
-pub(super) fn receive_now(
-    fd: RawFd,
-    first: &mut [MaybeUninit<u8>],
-    then: &mut [u8],
-) -> io::Result<Option<usize>> {
-    let slot =
-        |base: *mut libc::c_void, bytes: usize| libc::iovec { iov_base: base, iov_len: bytes };
-    let mut slots =
-        [slot(first.as_mut_ptr().cast(), first.len()), slot(then.as_mut_ptr().cast(), then.len())];
-    // SAFETY: all-zero is a valid `msghdr`: null pointers with zero lengths.
-    let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
-    message.msg_iov = slots.as_mut_ptr();
-    message.msg_iovlen = slots.len() as _;
-    loop {
-        // SAFETY: `message` points at slices that this call has to itself and that outlive it.
-        let received = unsafe { libc::recvmsg(fd, &raw mut message, libc::MSG_DONTWAIT) };
-        if let Ok(received) = usize::try_from(received) {
-            return Ok((received > 0).then_some(received));
-        }
-        match io::Error::last_os_error() {
-            error if error.kind() == io::ErrorKind::Interrupted => {}
-            error if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
-            error => return Err(error),
-        }
-    }
-}
-
 /// Whether the peer has reset the connection, asked without waiting. A mere end of its stream does
 /// not count: it may still read.
 pub(super) fn peer_is_gone(fd: RawFd) -> bool {
@@ -124,6 +91,11 @@ pub struct AcceptedSocket {
 }
 
 impl AcceptedSocket {
+    /// The descriptor, and what counts it.
+    pub fn into_parts(self) -> (OwnedFd, ConnectionSlot) {
+        (self.fd, self.slot)
+    }
+
     /// Makes it a stream of the executor this runs on.
     pub(super) fn into_stream(self) -> (TcpStream, ConnectionSlot) {
         // SAFETY: the descriptor is owned here and handed over.

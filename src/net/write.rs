@@ -2,17 +2,15 @@
 //! because the kernel's work for a slice costs more.
 
 use std::io;
-use std::mem::MaybeUninit;
 use std::ops::Range;
 use std::os::fd::RawFd;
 
 use bytes::Bytes;
+use chronik_shards::io::socket::{SLICES_MAX, send_now};
 
 use super::budget::Reservation;
 use super::response_queue::Answer;
 
-/// Slices handed to one `sendmsg`. The kernel's bound is 1,024.
-const SLICES_MAX: usize = 256;
 /// Bytes after which a batch takes no further response.
 const BATCH_BYTES: usize = 1 << 20;
 
@@ -142,33 +140,9 @@ impl WriteBatch {
     /// # Errors
     /// `WouldBlock` when its buffer is full; anything else is the end of the connection.
     pub(super) fn send(&self, socket: RawFd) -> io::Result<usize> {
-        let mut slices = [const { MaybeUninit::<libc::iovec>::uninit() }; SLICES_MAX];
-        let mut used = 0;
-        let mut offset = self.offset;
-        for (slot, part) in slices.iter_mut().zip(&self.parts[self.next..]) {
-            let slice = &self.slice(part)[offset..];
-            let base = slice.as_ptr().cast_mut().cast();
-            slot.write(libc::iovec { iov_base: base, iov_len: slice.len() });
-            offset = 0;
-            used += 1;
-        }
-        // SAFETY: all-zero is a valid `msghdr`: null pointers with zero lengths.
-        let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
-        message.msg_iov = slices.as_mut_ptr().cast();
-        message.msg_iovlen = used as _;
-        let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
-        loop {
-            // SAFETY: `message` points at the `used` slices that were set, of memory that `self` keeps alive and that the
-            // call only reads.
-            let sent = unsafe { libc::sendmsg(socket, &raw const message, flags) };
-            if let Ok(sent) = usize::try_from(sent) {
-                return Ok(sent);
-            }
-            let error = io::Error::last_os_error();
-            if error.kind() != io::ErrorKind::Interrupted {
-                return Err(error);
-            }
-        }
+        let unwritten = self.parts[self.next..].iter().map(|part| self.slice(part));
+        let first = self.first_unwritten();
+        send_now(socket, std::iter::once(first).chain(unwritten.skip(1)))
     }
 }
 

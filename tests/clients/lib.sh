@@ -57,8 +57,16 @@ install_venv() {
 }
 
 # free_port: prints a port that nothing listens on.
-free_port() {
-    python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'
+free_port() { free_ports 1; }
+
+# free_ports COUNT: prints as many, each another one.
+free_ports() {
+    python3 -c '
+import socket, sys
+bound = [socket.socket() for _ in range(int(sys.argv[1]))]
+for one in bound:
+    one.bind(("127.0.0.1", 0))
+    print(one.getsockname()[1])' "$1"
 }
 
 # listens PID PORT: true when the process itself, and not an older one, listens: one of its descriptors is that socket.
@@ -74,43 +82,82 @@ listens() {
     return 1
 }
 
-CHRONIK_PID=
+CHRONIK_PIDS=()
 CHRONIK_ADDRESS=
 
-# start_chronik DIR: builds Chronik and starts it on a free port, with its data in DIR/data and its log in
-# DIR/server.log. Sets CHRONIK_PID and CHRONIK_ADDRESS.
+# start_chronik DIR [NODES]: builds Chronik and starts it on free ports, one node alone or several as a cluster. Node n
+# has its data in DIR/data-n and its log in DIR/server-n.log. Sets CHRONIK_PIDS, and CHRONIK_ADDRESS to that of the first.
 start_chronik() {
-    local dir=$1 root port
+    local dir=$1 nodes=${2:-1} root server node ports=()
     root=$(cd "$CLIENTS_DIR/../.." && pwd)
+    server=${CARGO_TARGET_DIR:-$root/target}/release/chronik-server
     mkdir -p "$dir"
     (cd "$root" && cargo build --release --bin chronik-server) || return 1
-    port=$(free_port) || return 1
-    "${CARGO_TARGET_DIR:-$root/target}/release/chronik-server" --kafka-port "$port" --data-dir "$dir/data" \
-        >"$dir/server.log" 2>&1 &
-    CHRONIK_PID=$!
-    local deadline=$((SECONDS + 30))
-    until listens "$CHRONIK_PID" "$port"; do
-        if ! kill -0 "$CHRONIK_PID" 2>/dev/null || [ "$SECONDS" -ge "$deadline" ]; then
-            tail -20 "$dir/server.log"
-            echo "FAIL chronik-server did not start to listen on port $port"
-            return 1
+    mapfile -t ports < <(free_ports $((3 * nodes)))
+    CHRONIK_ADDRESS=127.0.0.1:${ports[0]}
+    CHRONIK_PIDS=()
+    [ "$nodes" -eq 1 ] || node_config "$nodes" "${ports[@]}" >"$dir/nodes.toml"
+    for ((node = 1; node <= nodes; node++)); do
+        local flags=(--kafka-port "${ports[node - 1]}" --data-dir "$dir/data-$node")
+        if [ "$nodes" -gt 1 ]; then
+            flags=(--config "$dir/nodes.toml" --node-id "$node" --rack "rack-$node" --data-dir "$dir/data-$node")
         fi
-        sleep 0.05
+        "$server" "${flags[@]}" >"$dir/server-$node.log" 2>&1 &
+        CHRONIK_PIDS+=("$!")
     done
-    CHRONIK_ADDRESS=127.0.0.1:$port
+    local deadline=$((SECONDS + 30))
+    for ((node = 1; node <= nodes; node++)); do
+        until listens "${CHRONIK_PIDS[node - 1]}" "${ports[node - 1]}" &&
+            grep -q 'chronik serves Kafka clients' "$dir/server-$node.log"; do
+            if ! kill -0 "${CHRONIK_PIDS[node - 1]}" 2>/dev/null || [ "$SECONDS" -ge "$deadline" ]; then
+                tail -20 "$dir/server-$node.log"
+                echo "FAIL chronik-server did not start to listen on port ${ports[node - 1]}"
+                return 1
+            fi
+            sleep 0.05
+        done
+    done
 }
 
-# stop_chronik: asks the server that start_chronik started to stop, waits for it and returns its exit code. One that
-# does not end is killed, which shows in the code.
-stop_chronik() {
-    [ -n "$CHRONIK_PID" ] || return 0
-    local pid=$CHRONIK_PID deadline=$((SECONDS + 30)) status=0
-    CHRONIK_PID=
-    kill "$pid" 2>/dev/null || true
-    while kill -0 "$pid" 2>/dev/null; do
-        [ "$SECONDS" -lt "$deadline" ] || kill -9 "$pid"
-        sleep 0.05
+# node_config NODES PORT...: prints the configuration that all nodes of a cluster share: of each kind of connection a
+# port a node.
+node_config() {
+    local nodes=$1 node
+    shift
+    local ports=("$@")
+    echo "replication_factor = $nodes"
+    echo "min_insync_replicas = $((nodes / 2 + 1))"
+    echo 'profile = "shared-host"'
+    for ((node = 1; node <= nodes; node++)); do
+        printf '[[peers]]\nid = %d\nkafka = "127.0.0.1:%d"\nwal = "127.0.0.1:%d"\nraft = "127.0.0.1:%d"\n' "$node" \
+            "${ports[node - 1]}" "${ports[nodes + node - 1]}" "${ports[2 * nodes + node - 1]}"
     done
-    wait "$pid" || status=$?
+}
+
+# chronik_runs: true while every server that start_chronik started does.
+chronik_runs() {
+    local pid
+    for pid in "${CHRONIK_PIDS[@]}"; do
+        kill -0 "$pid" 2>/dev/null || return 1
+    done
+}
+
+# stop_chronik: asks the servers that start_chronik started to stop, waits for them and returns the last exit code that
+# is not 0. One that does not end is killed, which shows in the code.
+stop_chronik() {
+    local pids=("${CHRONIK_PIDS[@]}") pid deadline=$((SECONDS + 30)) status=0 code
+    CHRONIK_PIDS=()
+    for pid in "${pids[@]}"; do
+        kill "$pid" 2>/dev/null || true
+    done
+    for pid in "${pids[@]}"; do
+        while kill -0 "$pid" 2>/dev/null; do
+            [ "$SECONDS" -lt "$deadline" ] || kill -9 "$pid"
+            sleep 0.05
+        done
+        code=0
+        wait "$pid" || code=$?
+        [ "$code" -eq 0 ] || status=$code
+    done
     return "$status"
 }

@@ -170,6 +170,8 @@ fn metadata_commands_seeds() -> Vec<Vec<u8>> {
             directory_id: [2; 16],
             rack: Some("east".to_owned()),
             fenced: false,
+            replication: None,
+            control: None,
         }),
         MetadataCommand::CreateTopic(CreateTopic {
             name: "topic".to_owned(),

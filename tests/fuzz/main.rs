@@ -10,6 +10,7 @@ mod allocations;
 mod disk_targets;
 mod driver;
 mod mutate;
+mod peer_targets;
 #[path = "../support/random.rs"]
 #[allow(dead_code, reason = "shared with other targets")]
 mod random;

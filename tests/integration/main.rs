@@ -9,6 +9,8 @@
 mod support;
 
 mod cluster;
+mod cluster_data;
+mod cluster_processes;
 mod damage;
 mod disk_full;
 mod fetch;

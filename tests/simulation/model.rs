@@ -29,6 +29,8 @@ pub struct Partition {
     idempotent: BTreeSet<BatchId>,
     /// Everything ever sent, with its number of records.
     sent: BTreeMap<BatchId, i64>,
+    /// What was promised of offsets in between was taken back once.
+    excused: Option<(Offset, Offset)>,
     /// Highest log start that anybody may have caused or seen.
     log_start: Offset,
     /// Highest high watermark that a client was told since the last crash.
@@ -55,6 +57,20 @@ impl Model {
         self.partitions.remove(&key);
     }
 
+    /// Records in between may be lost from now on, whatever clients were told of them.
+    pub fn excuse(&mut self, key: ReplicaKey, from: Offset, until: Offset) {
+        let Some(partition) = self.partitions.get_mut(&key) else { return };
+        partition.acked.retain(|base, _| *base < from || *base >= until);
+        partition.fixed.retain(|base, _| *base < from || *base >= until);
+        let (first, end) = partition.excused.unwrap_or((from, until));
+        partition.excused = Some((first.min(from), end.max(until)));
+    }
+
+    /// Whether clients may have read something else at an offset.
+    pub fn is_excused(&self, key: ReplicaKey, base: Offset) -> bool {
+        self.partitions.get(&key).is_some_and(|partition| is_excused(partition, base))
+    }
+
     /// A batch is on its way.
     pub fn sent(&mut self, key: ReplicaKey, id: BatchId, count: i64, is_idempotent: bool) {
         let Some(partition) = self.partitions.get_mut(&key) else { return };
@@ -70,6 +86,7 @@ impl Model {
         let count = partition.sent[&id];
         if let Some((other, _)) = partition.acked.insert(base, (id, count))
             && other != id
+            && !is_excused(partition, base)
         {
             return Err(format!("{key}: {base} acknowledged for batch {other} and for {id}"));
         }
@@ -120,6 +137,17 @@ impl Model {
     ) -> Result<(), Breach> {
         self.log_start(key, log_start)?;
         self.high_watermark(key, high_watermark)?;
+        self.replica(key, log_start, high_watermark, log)
+    }
+
+    /// The whole of one replica was read. Another one may begin earlier, or let read less.
+    pub fn replica(
+        &mut self,
+        key: ReplicaKey,
+        log_start: Offset,
+        high_watermark: Offset,
+        log: &[Seen],
+    ) -> Result<(), Breach> {
         for seen in log {
             self.read(key, seen)?;
         }
@@ -161,9 +189,13 @@ fn fix(
     id: BatchId,
 ) -> Result<(), Breach> {
     match partition.fixed.insert(base, id) {
-        Some(other) if other != id => {
+        Some(other) if other != id && !is_excused(partition, base) => {
             Err(format!("{key}: {base} held batch {other} and holds {id} now"))
         }
         Some(_) | None => Ok(()),
     }
+}
+
+fn is_excused(partition: &Partition, base: Offset) -> bool {
+    partition.excused.is_some_and(|(from, until)| base >= from && base < until)
 }

@@ -9,12 +9,13 @@ use chronik_shards::format::record_batch::{Batches, StoredBatch};
 use chronik_shards::format::wal;
 use chronik_shards::format::wal_entry::{Commit, WalEntry};
 use chronik_shards::machine::effect::{
-    Effect, NoSpace, SegmentMeta, StoreJob, StoreReply, WalStart,
+    Effect, NoSpace, RecoveredPartition, SegmentMeta, StoreJob, StoreReply, WalStart,
 };
 use chronik_shards::machine::input::{
     FetchData, FetchError, FetchInput, FetchPartition, PartitionConfig, PartitionSpec,
 };
-use chronik_shards::machine::shard::{ShardLimits, ShardMachine};
+use chronik_shards::machine::limits::ShardLimits;
+use chronik_shards::machine::shard::ShardMachine;
 use chronik_shards::model::{
     LeaderEpoch, Lsn, Now, Offset, ReplicaKey, ShardId, TimestampMs, TopicId, WalFileSeq,
 };
@@ -61,6 +62,17 @@ pub struct Shard {
     files_wanted: VecDeque<(WalFileSeq, Option<WalFileSeq>)>,
 }
 
+/// How often a node did what is rare.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct Counts {
+    /// It cut segments.
+    pub cuts: u64,
+    /// A run of a partition that it leads went straight to segments.
+    pub led_runs: u64,
+    /// A run of a partition that it follows did.
+    pub followed_runs: u64,
+}
+
 /// A node that runs.
 pub struct Node {
     /// By number.
@@ -70,6 +82,8 @@ pub struct Node {
     has_failed: bool,
     /// Recovery went on with the WALs there were.
     pub has_gone_on: bool,
+    /// What it did that is noted.
+    pub did: Counts,
     /// They hold what no checkpoint covers.
     pub has_uncovered: bool,
     /// What recovery said.
@@ -108,6 +122,23 @@ impl Node {
         now: Now,
         out: &mut Vec<(usize, Effect)>,
     ) -> Result<Self, RecoveryError> {
+        let (mut node, partitions) = Self::recovered(disk, shards, known, deleted_topics, now)?;
+        for found in partitions {
+            let key = found.state.key;
+            node.open(now, key, &known[&key], leader_epoch, Some(found), out);
+        }
+        node.check_begun()?;
+        Ok(node)
+    }
+
+    /// Recovers what is on the disk; its partitions are to be opened.
+    pub fn recovered(
+        disk: &SimDisk,
+        shards: u16,
+        known: &BTreeMap<ReplicaKey, Known>,
+        deleted_topics: &BTreeSet<TopicId>,
+        now: Now,
+    ) -> Result<(Self, Vec<RecoveredPartition>), RecoveryError> {
         let recovered = recover(
             disk,
             &RecoveryInput {
@@ -140,23 +171,25 @@ impl Node {
         let mut report = recovered.report;
         report.extend(recovered.wal.iter().map(|wal| format!("{wal:?}")));
         let seats = (0..shards).zip(recovered.wal).zip(recovered.logs);
-        let mut node = Self {
+        let node = Self {
             shards: seats.map(shard).collect(),
             disk: disk.clone(),
             has_failed: false,
+            did: Counts::default(),
             has_gone_on,
             has_uncovered,
             report,
         };
-        for found in partitions {
-            let key = found.state.key;
-            node.open(now, key, &known[&key], leader_epoch, Some(found), out);
-        }
-        if node.has_failed {
+        Ok((node, partitions))
+    }
+
+    /// Whether the first writes could begin.
+    pub fn check_begun(&self) -> Result<(), RecoveryError> {
+        if self.has_failed {
             let error = io::Error::other("the first commit cannot be written");
             return Err(RecoveryError::Disk { path: data(), error });
         }
-        Ok(node)
+        Ok(())
     }
 
     /// The shard that owns a partition.
@@ -171,7 +204,7 @@ impl Node {
         key: ReplicaKey,
         known: &Known,
         leader_epoch: LeaderEpoch,
-        recovered: Option<chronik_shards::machine::effect::RecoveredPartition>,
+        recovered: Option<RecoveredPartition>,
         out: &mut Vec<(usize, Effect)>,
     ) {
         let spec = PartitionSpec {
@@ -196,7 +229,7 @@ impl Node {
         let result = input(&mut self.shards[shard].machine, &mut effects);
         for effect in effects {
             match effect {
-                Effect::Store(job) => self.shards[shard].jobs.push_back(job),
+                Effect::Store(job) => self.queue(shard, job),
                 Effect::PrepareWalFile { seq, recycle } => {
                     self.shards[shard].files_wanted.push_back((seq, recycle));
                 }
@@ -220,15 +253,31 @@ impl Node {
 
     fn next_commit(&mut self, now: Now, shard: usize) -> Option<Commit> {
         let mut effects = Vec::new();
-        let shard = &mut self.shards[shard];
-        let commit = shard.machine.next_commit(now, &mut effects);
+        let commit = self.shards[shard].machine.next_commit(now, &mut effects);
         for effect in effects {
             match effect {
-                Effect::Store(job) => shard.jobs.push_back(job),
+                Effect::Store(job) => self.queue(shard, job),
                 other => unreachable!("a commit asks for segments at most, not {other:?}"),
             }
         }
         commit
+    }
+
+    fn queue(&mut self, shard: usize, job: StoreJob) {
+        match &job {
+            StoreJob::Truncate { .. } => self.did.cuts += 1,
+            StoreJob::AppendRuns { runs, .. } => {
+                for (key, _) in runs {
+                    let standing = self.shards[shard].machine.replica_standing(*key);
+                    match standing.is_some_and(|standing| standing.leads) {
+                        true => self.did.led_runs += 1,
+                        false => self.did.followed_runs += 1,
+                    }
+                }
+            }
+            _ => {}
+        }
+        self.shards[shard].jobs.push_back(job);
     }
 
     fn begin(&self, shard: usize, commit: &Commit) -> io::Result<WriteInFlight> {
@@ -420,7 +469,8 @@ impl Node {
         Ok((slice.log_start_offset, slice.high_watermark, batches))
     }
 
-    fn read_segment(
+    /// Reads batches of a segment that overlap `offset..end`.
+    pub fn read_segment(
         &self,
         key: ReplicaKey,
         segment: &SegmentMeta,
@@ -444,9 +494,9 @@ impl Node {
     }
 }
 
-/// Every topic has one name, out of its id.
+/// Every topic has one name, out of its id; others may have had the same.
 pub fn topic_name(key: ReplicaKey) -> String {
-    format!("topic-{}", key.topic_id.0[0])
+    format!("topic-{}", key.topic_id.0[1])
 }
 
 /// What WAL files hold, a line a commit; for traces.

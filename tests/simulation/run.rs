@@ -3,6 +3,8 @@
 mod clients;
 mod faults;
 
+pub use self::clients::{seen, whole};
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use chronik_shards::format::batch_builder::BatchBuilder;

@@ -7,7 +7,10 @@
 
 pub mod batch;
 pub mod client;
+pub mod cluster;
+pub mod links;
 pub mod random;
+pub mod replicated;
 pub mod requests;
 pub mod server;
 

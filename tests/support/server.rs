@@ -22,7 +22,7 @@ use super::{PATIENCE, poll_pause, wait_for};
 const REFERENCE: &str = "CHRONIK_TEST_REFERENCE";
 
 /// `--log-level` of all servers.
-const LOG_LEVEL: &str = "CHRONIK_TEST_LOG_LEVEL";
+pub(super) const LOG_LEVEL: &str = "CHRONIK_TEST_LOG_LEVEL";
 
 /// Ports that are tried before a start counts as failed.
 const PORTS_TRIED_MAX: usize = 8;
@@ -410,7 +410,7 @@ pub fn free_address() -> SocketAddr {
     })
 }
 
-fn tail(text: &str) -> String {
+pub(super) fn tail(text: &str) -> String {
     let lines: Vec<&str> = text.lines().collect();
     lines[lines.len().saturating_sub(SHOWN_LINES_MAX)..].join("\n")
 }

@@ -125,7 +125,7 @@ impl OpenFiles {
         Ok(Self {
             connections_max: (limit / 2).min(CONNECTIONS_MAX),
             read_per_shard: (limit / 4 / shards).min(4096),
-            written_per_shard: (limit / 8 / shards).min(1024),
+            written_per_shard: (limit / 8 / shards).min(4096),
         })
     }
 }

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use chronik_shards::format::wal::BLOCK_BYTES;
-use chronik_shards::machine::shard::ShardLimits;
+use chronik_shards::machine::limits::ShardLimits;
 use toml::{Table, Value};
 
 pub use key::Key;

@@ -2,7 +2,7 @@
 
 use super::Run;
 use super::produce_cell::ProduceCell;
-use crate::cli::{Defaults, WorkloadOptions};
+use crate::cli::{AcksLevel, AcksOptions, Defaults};
 use crate::error::BenchError;
 use crate::load::{ProducePlan, acks_name};
 use crate::produce::batch::BatchShape;
@@ -10,11 +10,14 @@ use crate::report::Report;
 use crate::settings::Settings;
 use crate::target::Target;
 
-pub(super) fn run(run: &Run<'_>, options: WorkloadOptions) -> Result<Report, BenchError> {
-    let settings = Settings::resolve(options.load, &Defaults::ACKS)?;
-    let targets = Target::open(&options.targets, run.program)?;
+pub(super) fn run(run: &Run<'_>, options: AcksOptions) -> Result<Report, BenchError> {
+    let settings = Settings::resolve(options.common.load, &Defaults::ACKS)?;
+    let targets = Target::open(&options.common.targets, run.program)?;
     let mut cells = Vec::new();
-    for acks in [0, 1, -1] {
+    let mut levels = options.acks;
+    levels.sort_by_key(|level| *level as u8);
+    levels.dedup();
+    for acks in levels.iter().map(|level| level.number()) {
         for target in 0..targets.len() {
             let plan = plan(&settings, acks);
             let load = acks_name(acks).to_owned();
@@ -22,10 +25,12 @@ pub(super) fn run(run: &Run<'_>, options: WorkloadOptions) -> Result<Report, Ben
         }
     }
     let mut measured = run.produce_cells(&targets, &settings, cells)?;
-    measured.notes.push(
-        "acks=0 has no answer: a request counts when the socket has taken it, which is also its latency; in log/s is how fast the log grew"
-            .to_owned(),
-    );
+    if levels.contains(&AcksLevel::None) {
+        measured.notes.push(
+            "acks=0 has no answer: a request counts when the socket has taken it, which is also its latency; in log/s is how fast the log grew"
+                .to_owned(),
+        );
+    }
     measured.report("acks", &targets, &settings)
 }
 

@@ -18,7 +18,6 @@ use crate::error::BenchError;
 use crate::fetch::{Fetch, FetchShape};
 use crate::load::{FetchPlan, ProducePlan};
 use crate::measure::{RunningLoads, Timing, Watched, round, unless_stopped, watch};
-use crate::process;
 use crate::produce::Produce;
 use crate::produce::batch::BatchShape;
 use crate::progress::Progress;
@@ -189,7 +188,7 @@ fn measure(
     let running = RunningLoads::start(connected, &schedule)?;
     let wait_ns = schedule.window.from_ns().saturating_sub(schedule.clock.now_ns());
     std::thread::sleep(Duration::from_nanos(wait_ns));
-    let disk_before = target.pid.and_then(process::disk_read_bytes);
+    let disk_before = target.disk_read_bytes();
     let reading = match reading {
         Some(connected) => Some(RunningLoads::start(vec![connected], &schedule)?),
         None => None,
@@ -199,7 +198,7 @@ fn measure(
     let watched = watch(target, &schedule, progress, || running.records(), ended, || {});
     // With the reader at its end, what follows is no figure of producers beside it.
     schedule.window.end_at(schedule.clock.now_ns());
-    let disk_after = target.pid.and_then(process::disk_read_bytes);
+    let disk_after = target.disk_read_bytes();
     let produced = running.join()?;
     let read = reading.map(RunningLoads::join).transpose()?;
     unless_stopped(run.stop)?;

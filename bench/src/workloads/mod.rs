@@ -48,7 +48,7 @@ pub fn run(command: CommandLine, program: &Path, stop: &StopFlag) -> Result<Repo
     };
     let run = Run { program, stop, floor };
     match command.workload {
-        Workload::Acks(options) => acks::run(&run, options.common),
+        Workload::Acks(options) => acks::run(&run, options),
         Workload::Requests(options) => requests::run(&run, options.common),
         Workload::ManyPartitions(options) => many_partitions::run(&run, options),
         Workload::Floor(options) => floor::run(&run, options),

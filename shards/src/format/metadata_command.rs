@@ -5,6 +5,8 @@
 //! Decoding checks the frame's CRC-32C and then validates the body; allocation is bounded by the
 //! input's own length.
 
+mod earlier;
+
 use rkyv::api::high::{HighDeserializer, HighSerializer, HighValidator};
 use rkyv::bytecheck::CheckBytes;
 use rkyv::rancor::Error as RkyvError;
@@ -52,6 +54,12 @@ pub enum MetadataCommand {
     SetClusterConfig(SetClusterConfig),
     /// The cluster gets its identity, once.
     FoundCluster(FoundCluster),
+    /// A node may come to the cluster.
+    JoinNode(JoinNode),
+    /// A node is to go from the cluster, for good.
+    LeaveNode(NodeNamed),
+    /// A node that was to go has gone.
+    NodeLeft(NodeNamed),
 }
 
 /// See [`MetadataCommand::RegisterBroker`].
@@ -75,32 +83,19 @@ pub struct RegisterBroker {
     pub rack: Option<String>,
     /// Whether it leads nothing until it is unfenced. A node that is alone is not fenced.
     pub fenced: bool,
+    /// Where shards of its peers connect to replicate from and to it; a node that is alone has none.
+    pub replication: Option<BrokerEndpoint>,
+    /// Where control planes of its peers connect; a node that is alone has none.
+    pub control: Option<BrokerEndpoint>,
 }
 
-/// Layout of [`RegisterBroker`] in version 1, of nodes that were alone.
-#[derive(Archive, Serialize, Deserialize)]
-struct LoneRegistration {
-    #[rkyv(with = NodeIdBytes)]
-    node_id: NodeId,
-    incarnation: [u8; 16],
-    shards: u16,
-    host: String,
-    port: u16,
-}
-
-impl From<LoneRegistration> for RegisterBroker {
-    fn from(lone: LoneRegistration) -> Self {
-        Self {
-            node_id: lone.node_id,
-            incarnation: lone.incarnation,
-            shards: lone.shards,
-            host: lone.host,
-            port: lone.port,
-            directory_id: [0; 16],
-            rack: None,
-            fenced: false,
-        }
-    }
+/// A host and a port that others dial.
+#[derive(Clone, PartialEq, Eq, Debug, Archive, Serialize, Deserialize)]
+pub struct BrokerEndpoint {
+    /// A name or an address, without brackets.
+    pub host: String,
+    /// The port.
+    pub port: u16,
 }
 
 /// See [`MetadataCommand::CreateTopic`].
@@ -285,6 +280,26 @@ pub struct FoundCluster {
     pub cluster_id: [u8; 16],
 }
 
+/// See [`MetadataCommand::JoinNode`].
+#[derive(Clone, PartialEq, Eq, Debug, Archive, Serialize, Deserialize)]
+pub struct JoinNode {
+    /// The node.
+    #[rkyv(with = NodeIdBytes)]
+    pub node_id: NodeId,
+    /// Where its control plane listens.
+    pub control: BrokerEndpoint,
+    /// The data directory with which it must come, all zeroes for whichever it has.
+    pub directory_id: [u8; 16],
+}
+
+/// A node, whichever incarnation of it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Archive, Serialize, Deserialize)]
+pub struct NodeNamed {
+    /// The node.
+    #[rkyv(with = NodeIdBytes)]
+    pub node_id: NodeId,
+}
+
 /// Kinds in the frame. Never reused.
 mod kind {
     pub const REGISTER_BROKER: u16 = 1;
@@ -302,12 +317,15 @@ mod kind {
     pub const REASSIGN_PARTITION: u16 = 13;
     pub const SET_CLUSTER_CONFIG: u16 = 14;
     pub const FOUND_CLUSTER: u16 = 15;
+    pub const JOIN_NODE: u16 = 16;
+    pub const LEAVE_NODE: u16 = 17;
+    pub const NODE_LEFT: u16 = 18;
 }
 
 /// The version in which a kind is written. Older ones are read.
 const fn version(kind: u16) -> u16 {
     match kind {
-        kind::REGISTER_BROKER => 2,
+        kind::REGISTER_BROKER => 3,
         _ => 1,
     }
 }
@@ -333,6 +351,9 @@ impl MetadataCommand {
             Self::ReassignPartition(body) => frame(kind::REASSIGN_PARTITION, to_body(body)),
             Self::SetClusterConfig(body) => frame(kind::SET_CLUSTER_CONFIG, to_body(body)),
             Self::FoundCluster(body) => frame(kind::FOUND_CLUSTER, to_body(body)),
+            Self::JoinNode(body) => frame(kind::JOIN_NODE, to_body(body)),
+            Self::LeaveNode(body) => frame(kind::LEAVE_NODE, to_body(body)),
+            Self::NodeLeft(body) => frame(kind::NODE_LEFT, to_body(body)),
         }
     }
 
@@ -343,8 +364,10 @@ impl MetadataCommand {
     pub fn decode(bytes: &[u8]) -> Result<Self, MetadataFormatError> {
         let frame = open(COMMAND_MAGIC, bytes)?;
         let unknown = MetadataFormatError::Unknown { kind: frame.kind, version: frame.version };
-        if (frame.kind, frame.version) == (kind::REGISTER_BROKER, 1) {
-            return Ok(Self::RegisterBroker(from_body::<LoneRegistration>(frame.body)?.into()));
+        if frame.kind == kind::REGISTER_BROKER
+            && let Some(registration) = earlier::registration(frame.version, frame.body)
+        {
+            return registration.map(Self::RegisterBroker);
         }
         if frame.version != version(frame.kind) {
             return Err(unknown);
@@ -365,6 +388,9 @@ impl MetadataCommand {
             kind::REASSIGN_PARTITION => Self::ReassignPartition(from_body(frame.body)?),
             kind::SET_CLUSTER_CONFIG => Self::SetClusterConfig(from_body(frame.body)?),
             kind::FOUND_CLUSTER => Self::FoundCluster(from_body(frame.body)?),
+            kind::JOIN_NODE => Self::JoinNode(from_body(frame.body)?),
+            kind::LEAVE_NODE => Self::LeaveNode(from_body(frame.body)?),
+            kind::NODE_LEFT => Self::NodeLeft(from_body(frame.body)?),
             _ => return Err(unknown),
         })
     }

@@ -4,12 +4,15 @@
 //! turns its image into them and back.
 
 mod version_1;
+mod version_2;
+mod version_3;
 
 use rkyv::with::Map;
 use rkyv::{Archive, Deserialize, Serialize};
 
 use super::metadata_command::{
-    BrokerEpochBytes, ConfigEntry, LeaderEpochBytes, NodeIdBytes, TopicIdBytes, from_body, to_body,
+    BrokerEndpoint, BrokerEpochBytes, ConfigEntry, JoinNode, LeaderEpochBytes, NodeIdBytes,
+    TopicIdBytes, from_body, to_body,
 };
 use super::metadata_frame::{MetadataFormatError, open, seal};
 use crate::model::{BrokerEpoch, LeaderEpoch, NodeId, TopicId};
@@ -17,7 +20,7 @@ use crate::model::{BrokerEpoch, LeaderEpoch, NodeId, TopicId};
 /// First four bytes of a snapshot: "CHMS".
 pub const SNAPSHOT_MAGIC: u32 = u32::from_le_bytes(*b"CHMS");
 const KIND: u16 = 1;
-const VERSION: u16 = 2;
+const VERSION: u16 = 4;
 
 /// All of the metadata as of a log index.
 #[derive(Clone, PartialEq, Eq, Debug, Archive, Serialize, Deserialize)]
@@ -39,6 +42,11 @@ pub struct MetadataSnapshot {
     pub cluster_configs: Vec<ConfigEntry>,
     /// What is known of every node's proposals, by node.
     pub proposers: Vec<ProposerRecord>,
+    /// Nodes that may come.
+    pub joining: Vec<JoinNode>,
+    /// Nodes that are to go.
+    #[rkyv(with = Map<NodeIdBytes>)]
+    pub leaving: Vec<NodeId>,
 }
 
 /// Which proposals of a node's incarnation are in the metadata.
@@ -80,6 +88,10 @@ pub struct BrokerRecord {
     pub fenced: bool,
     /// Whether it is about to stop.
     pub draining: bool,
+    /// Where shards of its peers connect.
+    pub replication: Option<BrokerEndpoint>,
+    /// Where control planes of its peers connect.
+    pub control: Option<BrokerEndpoint>,
 }
 
 /// A topic.
@@ -137,13 +149,12 @@ impl MetadataSnapshot {
     /// [`MetadataFormatError`] when the bytes are not exactly one snapshot of this release.
     pub fn decode(bytes: &[u8]) -> Result<Self, MetadataFormatError> {
         let frame = open(SNAPSHOT_MAGIC, bytes)?;
-        if (frame.kind, frame.version) == (KIND, 1) {
-            return Ok(from_body::<version_1::Snapshot>(frame.body)?.into());
+        match (frame.kind, frame.version) {
+            (KIND, VERSION) => from_body(frame.body),
+            (KIND, 3) => from_body::<version_3::Snapshot>(frame.body).map(Self::from),
+            (KIND, 2) => from_body::<version_2::Snapshot>(frame.body).map(Self::from),
+            (KIND, 1) => from_body::<version_1::Snapshot>(frame.body).map(Self::from),
+            (kind, version) => Err(MetadataFormatError::Unknown { kind, version }),
         }
-        if (frame.kind, frame.version) != (KIND, VERSION) {
-            let (kind, version) = (frame.kind, frame.version);
-            return Err(MetadataFormatError::Unknown { kind, version });
-        }
-        from_body(frame.body)
     }
 }

@@ -12,6 +12,7 @@ pub mod metadata_command;
 pub mod metadata_frame;
 pub mod metadata_snapshot;
 pub mod partition_metadata;
+pub mod peer_frame;
 pub mod positions;
 pub mod producer_snapshot;
 pub mod record;

@@ -49,6 +49,10 @@ impl AckWaiters {
             Acks::Leader => &mut self.leader,
             Acks::All => &mut self.all,
         };
+        if queue.back().is_none_or(|last| last.end_offset <= waiter.end_offset) {
+            queue.push_back(waiter);
+            return;
+        }
         let place = queue.partition_point(|other| other.end_offset <= waiter.end_offset);
         queue.insert(place, waiter);
     }
@@ -59,6 +63,11 @@ impl AckWaiters {
             pop_front_if(queue, |waiter| waiter.end_offset <= position)
         };
         reached(&mut self.leader, own).or_else(|| reached(&mut self.all, high_watermark))
+    }
+
+    /// Those that wait for all replicas, when they will not be served.
+    pub fn take_all(&mut self) -> impl Iterator<Item = AckWaiter> + use<> {
+        std::mem::take(&mut self.all).into_iter()
     }
 
     /// All waiters, when none of them will be served.

@@ -20,7 +20,7 @@ use std::collections::BTreeMap;
 use super::metadata::{Broker, MetadataImage, Partition};
 use crate::format::metadata_command::{
     BrokerIncarnation, ConfigEntry, ElectLeaders, Election, FoundCluster, LedPartition,
-    MetadataCommand, SetClusterConfig,
+    MetadataCommand, SetClusterConfig, UnregisterBroker,
 };
 use crate::model::{BrokerEpoch, MonotonicMicros, NodeId, ReplicaKey};
 
@@ -69,6 +69,7 @@ enum Awaited {
     Found,
     Configs,
     Fence(NodeId, BrokerEpoch),
+    Unregister(NodeId),
     Unfence(NodeId, BrokerEpoch),
 }
 
@@ -133,7 +134,7 @@ impl Controller {
         let mut commands = Vec::new();
         self.found(now, image, &mut commands);
         for (node_id, broker) in image.brokers() {
-            self.look_after(now, node_id, broker, &mut commands);
+            self.look_after(now, image, (node_id, broker), &mut commands);
         }
         self.balance(now, image, &mut commands);
         commands
@@ -169,18 +170,32 @@ impl Controller {
     fn look_after(
         &mut self,
         now: MonotonicMicros,
-        node_id: NodeId,
-        broker: &Broker,
+        image: &MetadataImage,
+        (node_id, broker): (NodeId, &Broker),
         commands: &mut Vec<MetadataCommand>,
     ) {
         let session = *self.sessions.entry(node_id).or_insert(Session { heard: now, last: None });
         let broker_epoch = broker.epoch;
         let incarnation = BrokerIncarnation { node_id, broker_epoch };
         let is_silent = now.since(session.heard) >= self.settings.session_ms.saturating_mul(1000);
+        // Who is to go holds nothing any more: it need not be silent.
+        let is_leaving = image.is_leaving(node_id);
+        if is_leaving && broker.fenced {
+            if self.begin(now, Awaited::Unregister(node_id)) {
+                commands.push(MetadataCommand::UnregisterBroker(UnregisterBroker { node_id }));
+            }
+            return;
+        }
         if !broker.fenced {
+            let is_silent = is_silent || is_leaving;
             if is_silent && self.begin(now, Awaited::Fence(node_id, broker_epoch)) {
                 commands.push(MetadataCommand::FenceBroker(incarnation));
             }
+            return;
+        }
+        // Whoever stops has fenced itself with its last breath, and was heard a moment before that. It comes back as
+        // another incarnation.
+        if broker.draining {
             return;
         }
         // An epoch is the log index of its registration.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::input::{PartitionConfig, ProduceOutcomes, Token};
-use crate::format::positions::PartitionCheckpoint;
+use crate::format::positions::{PartitionCheckpoint, ProducerCheckpoint};
 use crate::format::record_batch::StoredBatch;
 use crate::model::{Lsn, Offset, ReplicaKey, TimestampMs, WalFileSeq};
 
@@ -98,6 +98,15 @@ pub enum StoreJob {
         /// Segments that end at or below go; never the active one.
         log_start_offset: Offset,
     },
+    /// What lies at `end_offset` and behind is void: cut the segments there.
+    Truncate {
+        /// Whose.
+        key: ReplicaKey,
+        /// A border between batches; the log's end from now on.
+        end_offset: Offset,
+        /// Whether nothing is kept, so that the log begins at `end_offset`.
+        begins_anew: bool,
+    },
     /// The partition was deleted: rename its directory away, then remove it.
     Remove {
         /// Whose.
@@ -127,6 +136,15 @@ pub enum StoreReply {
     /// [`StoreJob::AppendRuns`] is done. What was said of its partitions since the job before says
     /// what became of them: segments that end behind the run are durable up to there.
     RunsDone,
+    /// The segments are cut.
+    Truncated {
+        /// Whose.
+        key: ReplicaKey,
+        /// How they are now.
+        view: LogView,
+        /// Idempotent producers as of their end.
+        producers: Vec<ProducerCheckpoint>,
+    },
     /// A checkpoint is durable.
     Checkpointed {
         /// Its number: WAL files that end at or below are free.
@@ -149,6 +167,21 @@ pub enum StoreReply {
         /// For the log line.
         reason: String,
     },
+}
+
+impl StoreReply {
+    /// Whose it is, if it is about one partition.
+    #[must_use]
+    pub fn key(&self) -> Option<ReplicaKey> {
+        match self {
+            Self::Segments { key, .. }
+            | Self::Truncated { key, .. }
+            | Self::Removed { key }
+            | Self::Failed { key, .. } => Some(*key),
+            Self::NoSpace { key } => *key,
+            Self::RunsDone | Self::Checkpointed { .. } => None,
+        }
+    }
 }
 
 /// The segments of a partition, oldest first.

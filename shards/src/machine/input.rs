@@ -4,7 +4,8 @@ use smallvec::SmallVec;
 
 use crate::format::record_batch::{ProducedBatch, StoredBatch};
 use crate::model::{
-    Acks, LeaderEpoch, MonotonicMicros, Offset, ProducerEpoch, ProducerId, ReplicaKey, TimestampMs,
+    Acks, LeaderEpoch, MonotonicMicros, NodeId, Offset, ProducerEpoch, ProducerId, ReplicaKey,
+    TimestampMs,
 };
 
 /// Names a parked request. Chosen by the caller, unique on the shard while it is parked.
@@ -175,6 +176,24 @@ pub enum ProduceError {
         /// `min.insync.replicas`.
         required: usize,
     },
+    /// The in-sync set fell below `min.insync.replicas` after the append. The batch may still count later.
+    #[error("{in_sync} replicas in sync after the append, {required} required")]
+    NotEnoughReplicasAfterAppend {
+        /// How many there are.
+        in_sync: usize,
+        /// `min.insync.replicas`.
+        required: usize,
+    },
+    /// Another node leads the partition, or nobody. What was appended here may be cut off.
+    #[error("partition {key} is led by {leader:?} in epoch {leader_epoch}")]
+    NotLeader {
+        /// The partition.
+        key: ReplicaKey,
+        /// Who leads it.
+        leader: Option<NodeId>,
+        /// Since when.
+        leader_epoch: LeaderEpoch,
+    },
     /// The deadline passed. The batch may or may not be in the log later.
     #[error("not acknowledged in time")]
     TimedOut,
@@ -296,6 +315,24 @@ pub enum FetchError {
         asked: LeaderEpoch,
         /// Ours.
         current: LeaderEpoch,
+    },
+    /// Above the high watermark that is known here, and maybe below the leader's. The client asks again.
+    #[error("offset {offset} is above the high watermark {high_watermark} that is known here")]
+    OffsetNotAvailable {
+        /// What was asked.
+        offset: Offset,
+        /// What is known.
+        high_watermark: Offset,
+    },
+    /// Another node leads the partition, or nobody, and only a leader may do that.
+    #[error("partition {key} is led by {leader:?} in epoch {leader_epoch}")]
+    NotLeader {
+        /// The partition.
+        key: ReplicaKey,
+        /// Who leads it.
+        leader: Option<NodeId>,
+        /// Since when.
+        leader_epoch: LeaderEpoch,
     },
     /// The partition's files are damaged.
     #[error("the partition's storage failed")]

@@ -8,7 +8,8 @@
 //!
 //! Invariants: from the first batch of a run until its line is in the log's queue, later batches of the
 //! partition gather behind it, so that its records become durable in order. One group of runs is with the
-//! store at a time; what comes meanwhile is the next. What waits counts against the log's room, as if it
+//! store at a time; what comes meanwhile is the next. Followers get a run when the store does. A log is not cut while
+//! it has a run, and has none while its segments are being cut. What waits counts against the log's room, as if it
 //! were to be written there: it may have to be, when segments find no space.
 
 use std::collections::BTreeMap;
@@ -16,9 +17,10 @@ use std::collections::BTreeMap;
 use super::effect::{Effect, StoreJob};
 use super::partitions::Slot;
 use super::shard::ShardMachine;
-use super::wal::Note;
+use super::wal::{Note, WalQueue};
+use crate::format::record_batch::StoredBatch;
 use crate::format::wal_entry::WalEntry;
-use crate::model::{Now, Offset};
+use crate::model::{Now, Offset, ReplicaKey};
 
 /// Batches of one partition that follow each other.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -58,6 +60,17 @@ impl LargeRuns {
         assert_eq!(held.end_offset, run.base_offset, "batches of a run follow each other");
         held.end_offset = run.end_offset;
         held.bytes += run.bytes;
+    }
+
+    /// Gives a partition's next batch to the log, or lets it gather.
+    pub fn enqueue(&mut self, wal: &mut WalQueue, slot: Slot, key: ReplicaKey, batch: StoredBatch) {
+        let (base_offset, end_offset) = (batch.header.base_offset, batch.end_offset());
+        if self.holds(slot) {
+            let bytes = batch.total_bytes() as u64;
+            self.gather(slot, Run { base_offset, end_offset, bytes });
+        } else {
+            wal.push(WalEntry::Batch { key, batch }, Note::Batch { slot, end_offset });
+        }
     }
 
     /// Bytes that gather or are with the store.
@@ -117,7 +130,13 @@ impl ShardMachine {
         if self.rounds.lacks_space() {
             return;
         }
-        for (slot, run) in self.wal.divert(self.limits.run_bytes_min) {
+        // Where segments still hold what was cut, a run would be taken for what is void there.
+        let (partitions, removals) = (&self.partitions, &self.removals);
+        let may_leave = |slot| {
+            let found = partitions.get(slot);
+            found.is_some_and(|found| !found.awaits_cut && !removals.awaits(&found.key))
+        };
+        for (slot, run) in self.wal.divert(self.limits.run_bytes_min, may_leave) {
             self.runs.gather(slot, run);
         }
         self.begin_large_runs(now, out);
@@ -143,6 +162,12 @@ impl ShardMachine {
         }
         self.runs.begin(group);
         if !runs.is_empty() {
+            // What is before a run in its batches was sent with a commit, and is not sent again.
+            let batches =
+                runs.iter().flat_map(|(key, batches): &(ReplicaKey, Vec<StoredBatch>)| {
+                    batches.iter().map(move |batch| (key, batch))
+                });
+            self.replicate(batches);
             out.push(Effect::Store(StoreJob::AppendRuns { runs, now: now.wall }));
         }
     }

@@ -17,6 +17,7 @@ mod assign;
 mod brokers;
 mod difference;
 mod election;
+mod membership;
 mod partitions;
 mod proposals;
 mod snapshot;
@@ -24,13 +25,13 @@ mod snapshot;
 mod tests;
 mod topic_name;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 pub use assign::{AssignError, assign, assign_over_racks};
 pub use proposals::{PROPOSAL_WINDOW, ProposalId, ReplicatedState};
 pub use topic_name::{TopicNameError, check_topic_name};
 
-use crate::format::metadata_command::Assignment;
+use crate::format::metadata_command::{Assignment, BrokerEndpoint, JoinNode};
 use crate::model::{BrokerEpoch, LeaderEpoch, NodeId, PartitionIndex, ProducerId, ReplicaKey};
 use crate::model::{ShardId, TopicId};
 
@@ -63,6 +64,10 @@ pub struct MetadataImage {
     cluster_id: Option<[u8; 16]>,
     /// Settings of the whole cluster; topics override them.
     cluster_configs: BTreeMap<String, String>,
+    /// Nodes that may come and have not registered yet.
+    joining: BTreeMap<NodeId, JoinNode>,
+    /// Nodes that are to go: they get no replicas and, once gone, are not taken back.
+    leaving: BTreeSet<NodeId>,
 }
 
 /// A registered node.
@@ -86,6 +91,10 @@ pub struct Broker {
     pub fenced: bool,
     /// Whether it is about to stop: it leads only what nobody else can.
     pub draining: bool,
+    /// Where shards of its peers connect to replicate; a node that was alone has none.
+    pub replication: Option<BrokerEndpoint>,
+    /// Where control planes of its peers connect; a node that was alone has none.
+    pub control: Option<BrokerEndpoint>,
 }
 
 /// A topic.
@@ -198,6 +207,8 @@ pub enum ApplyOutcome {
     },
     /// The node is as proposed.
     BrokerChanged,
+    /// The node may come, is to go, or has gone.
+    MembershipChanged,
     /// Leaders were looked for.
     LeadersElected {
         /// Where one was found.
@@ -320,6 +331,15 @@ pub enum Rejection {
     /// There is no such node.
     #[error("node {0} is not registered")]
     UnknownBroker(NodeId),
+    /// There is such a node already.
+    #[error("node {0} is of the cluster already")]
+    NodeExists(NodeId),
+    /// The node is on its way out.
+    #[error("node {0} is being taken off the cluster")]
+    NodeLeaving(NodeId),
+    /// The node was to come with another data directory.
+    #[error("node {0} was to join with another data directory")]
+    OtherDirectory(NodeId),
     /// A node that is there, or that holds replicas, cannot be taken off the list.
     #[error("node {0} is running or holds replicas: stop it and move its partitions first")]
     BrokerInUse(NodeId),
@@ -414,7 +434,8 @@ impl MetadataImage {
     ) -> Result<Vec<Assignment>, AssignError> {
         let there = |broker: &Broker| !broker.fenced && !broker.draining;
         let racks = |among: &dyn Fn(&Broker) -> bool| -> Vec<(NodeId, Option<&str>)> {
-            let brokers = self.brokers.iter().filter(|(_, broker)| among(broker));
+            let stays = |node: &NodeId| !self.leaving.contains(node);
+            let brokers = self.brokers.iter().filter(|(node, it)| stays(node) && among(it));
             brokers.map(|(node, broker)| (*node, broker.rack.as_deref())).collect()
         };
         let mut nodes = racks(&there);
@@ -503,6 +524,9 @@ impl MetadataImage {
         for (id, topic) in &self.topics {
             assert_eq!(*id, topic.id, "a topic is under its id");
             assert_eq!(self.names.get(&topic.name), Some(id), "a name leads to its topic");
+            let goes = |node: &NodeId| self.leaving.contains(node);
+            let held = topic.partitions.iter().flat_map(|partition| &partition.replicas);
+            assert!(!held.into_iter().any(goes), "{id} is on a node that is to go");
             assert!(!self.tombstones.contains(id), "{id} is deleted and present");
             for (key, partition) in topic.replicas() {
                 let replica = |node| partition.replicas.contains(node);

@@ -7,18 +7,24 @@ pub mod controller;
 pub mod effect;
 pub mod group;
 pub mod input;
+pub mod limits;
 pub mod metadata;
+pub mod replica;
+pub mod replication;
 pub mod shard;
 pub mod topic_config;
 
 mod acks;
 mod fetch_waits;
 mod large_runs;
+mod log_start;
+mod pacing;
 mod partition;
 mod partitions;
 mod produce;
 mod queue;
 mod reads;
+mod removals;
 mod rounds;
 mod wal;
 

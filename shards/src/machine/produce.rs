@@ -10,13 +10,10 @@ use std::collections::VecDeque;
 use super::acks::AckWaiter;
 use super::effect::Effect;
 use super::input::{Appended, ProduceError, ProduceInput, ProduceOutcome, ProducePartition};
-use super::large_runs::Run;
 use super::partition::leader::Accepted;
 use super::partitions::Slot;
 use super::shard::{Life, ShardMachine};
-use super::wal::Note;
 use crate::format::wal::ENTRY_HEADER_BYTES;
-use crate::format::wal_entry::WalEntry;
 use crate::model::{Acks, MonotonicMicros, Now, Offset};
 
 /// Bytes of a WAL batch entry beyond the batch, at most.
@@ -145,7 +142,7 @@ impl ShardMachine {
     }
 
     /// Whether there is room for more than what waits already.
-    fn admits(&self) -> bool {
+    pub(super) fn admits(&self) -> bool {
         self.wal.admits(self.runs.bytes())
     }
 
@@ -202,12 +199,7 @@ impl ShardMachine {
                 let (base_offset, end_offset) = (batch.header.base_offset, batch.end_offset());
                 let timestamp = batch.header.max_timestamp;
                 self.cache.pushed(now.monotonic, slot, &batch);
-                if self.runs.holds(slot) {
-                    let bytes = batch.total_bytes() as u64;
-                    self.runs.gather(slot, Run { base_offset, end_offset, bytes });
-                } else {
-                    self.wal.push(WalEntry::Batch { key, batch }, Note::Batch { slot, end_offset });
-                }
+                self.runs.enqueue(&mut self.wal, slot, key, batch);
                 (base_offset, end_offset, timestamp)
             }
             // Its original may still be on its way to the disk: it waits like a fresh one.

@@ -7,6 +7,7 @@ use super::input::{
 };
 use super::partition::Partition;
 use super::partitions::Slot;
+use super::replica::ReplicaStanding;
 use super::shard::{Life, ShardMachine};
 use crate::format::record_batch::StoredBatch;
 use crate::model::{LeaderEpoch, Now, Offset, ReplicaKey};
@@ -57,36 +58,76 @@ impl ShardMachine {
     /// Where a leader epoch ended; `None` when nothing is known of it. Source: KIP-279, KIP-320.
     ///
     /// # Errors
-    /// [`FetchError::UnknownPartition`] and the two of [`check_epoch`](Self::check_epoch).
+    /// Those of [`check_leads`](Self::check_leads).
     pub fn epoch_end(
         &self,
         key: ReplicaKey,
         current: Option<LeaderEpoch>,
         asked: LeaderEpoch,
     ) -> Result<Option<EpochEnd>, FetchError> {
-        let partition = self.partitions.find(&key).ok_or(FetchError::UnknownPartition(key))?;
-        partition.check_epoch(current)?;
+        let partition = self.led(key, current)?;
         let (leader_epoch, log_end) = (partition.leader_epoch, partition.log_end_offset);
         Ok(partition.epochs.end_of(asked, leader_epoch, log_end))
     }
 
-    /// Fences a client by the leader epoch it knows.
+    /// Fences a client by the leader epoch it knows, and one that asks another than the leader.
     ///
     /// # Errors
-    /// [`FetchError::UnknownPartition`], [`FetchError::FencedEpoch`], [`FetchError::UnknownEpoch`].
-    pub fn check_epoch(
+    /// [`FetchError::UnknownPartition`], [`FetchError::FencedEpoch`], [`FetchError::UnknownEpoch`],
+    /// [`FetchError::NotLeader`].
+    pub fn check_leads(
         &self,
         key: ReplicaKey,
         current: Option<LeaderEpoch>,
     ) -> Result<(), FetchError> {
+        self.led(key, current).map(|_| ())
+    }
+
+    /// As [`check_leads`](Self::check_leads), and that the high watermark has reached what a leader before may have told
+    /// of its own. Source: KIP-207.
+    ///
+    /// # Errors
+    /// Those, and [`FetchError::OffsetNotAvailable`].
+    pub fn check_knows_end(
+        &self,
+        key: ReplicaKey,
+        current: Option<LeaderEpoch>,
+    ) -> Result<(), FetchError> {
+        let partition = self.led(key, current)?;
+        let high_watermark = partition.high_watermark;
+        if partition.in_sync.knows_past(high_watermark) {
+            return Ok(());
+        }
+        let offset = partition.in_sync.epoch_start();
+        Err(FetchError::OffsetNotAvailable { offset, high_watermark })
+    }
+
+    fn led(&self, key: ReplicaKey, current: Option<LeaderEpoch>) -> Result<&Partition, FetchError> {
         let partition = self.partitions.find(&key).ok_or(FetchError::UnknownPartition(key))?;
-        partition.check_epoch(current)
+        partition.check_epoch(current)?;
+        if partition.leads() {
+            return Ok(partition);
+        }
+        let (leader, leader_epoch) = (partition.placement.leader, partition.leader_epoch);
+        Err(FetchError::NotLeader { key, leader, leader_epoch })
     }
 
     /// Positions and size of a partition.
     #[must_use]
     pub fn info(&self, key: ReplicaKey) -> Option<PartitionInfo> {
         self.partitions.find(&key).map(Partition::info)
+    }
+
+    /// How far this replica of a partition is.
+    #[must_use]
+    pub fn replica_standing(&self, key: ReplicaKey) -> Option<ReplicaStanding> {
+        self.partitions.find(&key).map(|partition| ReplicaStanding {
+            leads: partition.leads(),
+            leader_epoch: partition.leader_epoch,
+            high_watermark: partition.high_watermark,
+            durable_end: partition.durable_end,
+            log_end_offset: partition.log_end_offset,
+        })
     }
 
     /// The segments of a partition.

@@ -168,7 +168,7 @@ impl Rounds {
         for slot in self.dirty.drain(..) {
             let Some(partition) = partitions.get_mut(slot) else { continue };
             partition.is_dirty = false;
-            // A run may have brought them home meanwhile.
+            // A run may have brought them home meanwhile, or the log was cut.
             if partition.has_failed || partition.durable_end <= partition.segments_end {
                 continue;
             }

@@ -9,71 +9,20 @@ use std::collections::BTreeSet;
 use super::acks::Requests;
 use super::effect::{Effect, LogView, NoSpace, RecoveredPartition, StoreJob, StoreReply, WalStart};
 use super::fetch_waits::FetchWaits;
-use super::input::{FetchError, PartitionConfig, PartitionSpec, ProduceError, Token};
+use super::input::{PartitionConfig, PartitionSpec, ProduceError};
 use super::large_runs::LargeRuns;
+use super::limits::ShardLimits;
 use super::partition::Partition;
-use super::partition::retention::Retention;
 use super::partition::tail_cache::CacheOrder;
 use super::partitions::{Partitions, Slot};
 use super::produce::Parked;
+use super::removals::Removals;
+use super::replication::Replication;
 use super::rounds::{RoundLimits, Rounds};
 use super::wal::{Note, WalLimits, WalQueue};
+use crate::format::peer_frame::StreamFailure;
 use crate::format::wal_entry::{Commit, WalEntry};
-use crate::model::{Lsn, MonotonicMicros, Now, Offset, ReplicaKey, ShardId, WalFileSeq};
-
-/// Bounds of a shard. Source: the tuning profile.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct ShardLimits {
-    /// Size of a WAL file, a multiple of the block size.
-    pub wal_file_bytes: u64,
-    /// WAL files there may be at once, at least 2. Beyond, produces are parked.
-    pub wal_files_max: usize,
-    /// Largest commit; a single larger batch goes alone.
-    pub commit_bytes_max: u64,
-    /// Commits that may be written at once.
-    pub commits_in_flight_max: usize,
-    /// Bytes in the WAL since the last cut that start a flush round.
-    pub round_bytes: u64,
-    /// Age of the oldest commit since the last cut that starts a flush round.
-    pub round_age_ms: u64,
-    /// From so many bytes on, what a partition has gathered for a commit goes straight to its segments.
-    pub run_bytes_min: u64,
-    /// Bytes straight to segments since the last cut that start a flush round.
-    pub round_run_bytes: u64,
-    /// Memory for batches that are in segments already.
-    pub tail_cache_bytes: usize,
-    /// How long recent batches stay in memory when none follows them.
-    pub tail_cache_idle_ms: u64,
-    /// Produces that may wait for room in the WAL; more are answered as timed out.
-    pub parked_produces_max: usize,
-    /// Fetches that may wait for records; more are answered at once.
-    pub fetch_waits_max: usize,
-    /// How long after the last commit an idle shard writes a seal.
-    pub seal_after_ms: u64,
-    /// How often retention and the expiry of producers look around.
-    pub retention_interval_ms: u64,
-}
-
-impl Default for ShardLimits {
-    fn default() -> Self {
-        Self {
-            wal_file_bytes: 32 << 20,
-            wal_files_max: 6,
-            commit_bytes_max: 4 << 20,
-            commits_in_flight_max: 2,
-            round_bytes: 32 << 20,
-            round_age_ms: 5000,
-            run_bytes_min: 2 << 20,
-            round_run_bytes: 128 << 20,
-            tail_cache_bytes: 256 << 20,
-            tail_cache_idle_ms: 30_000,
-            parked_produces_max: 65_536,
-            fetch_waits_max: 65_536,
-            seal_after_ms: 20,
-            retention_interval_ms: 5 * 60 * 1000,
-        }
-    }
-}
+use crate::model::{Lsn, MonotonicMicros, Now, ReplicaKey, ShardId, WalFileSeq};
 
 /// Whether the shard serves.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -90,6 +39,7 @@ pub struct ShardMachine {
     pub(super) limits: ShardLimits,
     pub(super) life: Life,
     pub(super) partitions: Partitions,
+    pub(super) removals: Removals,
     pub(super) wal: WalQueue,
     pub(super) runs: LargeRuns,
     pub(super) rounds: Rounds,
@@ -98,7 +48,9 @@ pub struct ShardMachine {
     pub(super) cache: CacheOrder,
     pub(super) waits: FetchWaits,
     /// When retention looks around next; `None` when there is nothing it could ever remove.
-    next_retention: Option<MonotonicMicros>,
+    pub(super) next_retention: Option<MonotonicMicros>,
+    /// `None` on a node without peers.
+    pub(super) replication: Option<Replication>,
 }
 
 impl ShardMachine {
@@ -129,6 +81,7 @@ impl ShardMachine {
             limits,
             life: Life::Running,
             partitions: Partitions::default(),
+            removals: Removals::default(),
             rounds: Rounds::new(round_limits, wal.checkpointed, wal.uncovered_bytes, recovered),
             wal: WalQueue::new(wal_limits, wal),
             runs: LargeRuns::default(),
@@ -137,6 +90,7 @@ impl ShardMachine {
             cache: CacheOrder::default(),
             waits: FetchWaits::default(),
             next_retention: None,
+            replication: None,
         }
     }
 
@@ -159,7 +113,6 @@ impl ShardMachine {
             return;
         }
         let PartitionSpec { key, ref topic_name, leader_epoch, ref config } = spec;
-        let opened = WalEntry::Opened { key, topic_name: topic_name.clone(), leader_epoch };
         if let Some(slot) = self.partitions.slot(&key) {
             let partition = self.partitions.get_mut(slot).expect("a key names an open slot");
             if leader_epoch < partition.leader_epoch {
@@ -167,34 +120,48 @@ impl ShardMachine {
             }
             if leader_epoch > partition.leader_epoch {
                 partition.leader_epoch = leader_epoch;
-                self.wal.push(opened, Note::Opened);
+                let topic_name = topic_name.clone();
+                self.wal.push(WalEntry::Opened { key, topic_name, leader_epoch }, Note::Opened);
                 // A consumer that knows the old epoch has to learn of the new one.
                 self.waits.answer_all(slot, &mut self.partitions, out);
             }
             self.configure_partition(key, config.clone(), out);
         } else {
-            self.wal.push(opened, Note::Opened);
-            out.push(Effect::Store(StoreJob::Open {
-                key,
-                topic_name: topic_name.clone(),
-                config: config.clone(),
-            }));
             let is_ahead = recovered.as_ref().is_some_and(|recovered| recovered.is_ahead);
-            let partition = Partition::new(spec, recovered);
-            let end_offset = partition.segments_end;
-            if partition.has_useless_segment() {
-                let log_start_offset = partition.log_start_offset;
-                out.push(Effect::Store(StoreJob::DeleteSegments { key, log_start_offset }));
-            }
-            let slot = self.partitions.insert(partition);
-            if is_ahead {
-                let note = Note::Batch { slot, end_offset };
-                self.wal.push(WalEntry::Flushed { key, end_offset }, note);
-            }
-            self.rounds.known(&key);
+            self.insert_partition(Partition::new(spec, recovered), is_ahead, out);
         }
         self.arm_retention(now.monotonic);
         self.pump(now, out);
+    }
+
+    /// Takes a new partition in, whatever it is by the metadata. With `is_ahead` the log is told what segments have.
+    pub(super) fn insert_partition(
+        &mut self,
+        partition: Partition,
+        is_ahead: bool,
+        out: &mut Vec<Effect>,
+    ) -> Slot {
+        let (key, topic_name) = (partition.key, partition.topic_name.clone());
+        let leader_epoch = partition.leader_epoch;
+        let opened = WalEntry::Opened { key, topic_name: topic_name.clone(), leader_epoch };
+        self.wal.push(opened, Note::Opened);
+        // Behind the removal of a former replica, which the store is asked for when the log has it.
+        if self.removals.may_open(&key) {
+            let config = partition.config.clone();
+            out.push(Effect::Store(StoreJob::Open { key, topic_name, config }));
+        }
+        if partition.has_useless_segment() {
+            let log_start_offset = partition.log_start_offset;
+            out.push(Effect::Store(StoreJob::DeleteSegments { key, log_start_offset }));
+        }
+        if is_ahead {
+            // It counts already: recovery has made it durable, and would find it again.
+            let end_offset = partition.segments_end;
+            self.wal.push(WalEntry::Flushed { key, end_offset }, Note::Opened);
+        }
+        let slot = self.partitions.insert(partition);
+        self.rounds.known(&key);
+        slot
     }
 
     /// Changes the configuration of an open partition.
@@ -230,54 +197,28 @@ impl ShardMachine {
             self.requests.decide(waiter.request, waiter.index, gone, out);
         }
         self.runs.forget(slot);
+        self.detach_streams(slot, StreamFailure::UnknownPartition);
         self.cache.forgot(partition.tail.clear(), &self.partitions);
         self.rounds.release(&key);
         if partition.append_target.is_some() {
             self.rounds.append_done(&self.partitions, out);
         }
         self.wal.push(WalEntry::Closed { key }, Note::Closed { key });
+        self.removals.begin(key);
         self.pump(now, out);
     }
 
-    /// Moves the log start up to `before`, `None` for the high watermark. Answered by
-    /// [`Effect::RecordsDeleted`] once that is durable.
-    ///
-    /// # Errors
-    /// [`FetchError::UnknownPartition`], [`FetchError::StorageFailed`], and
-    /// [`FetchError::OutOfRange`] beyond the high watermark.
-    pub fn delete_records(
-        &mut self,
-        now: Now,
-        token: Token,
-        key: ReplicaKey,
-        before: Option<Offset>,
-        out: &mut Vec<Effect>,
-    ) -> Result<(), FetchError> {
-        let running = self.life == Life::Running;
-        let slot = self.partitions.slot(&key).filter(|_| running);
-        let slot = slot.ok_or(FetchError::UnknownPartition(key))?;
-        let partition = self.partitions.get(slot).expect("a key names an open slot");
-        if partition.has_failed {
-            return Err(FetchError::StorageFailed);
-        }
-        let wanted = before.unwrap_or(partition.high_watermark);
-        let log_start_offset = partition.log_start_offset;
-        // Below the log start there is nothing left to delete, which is what was asked.
-        partition.check_range(wanted.max(log_start_offset))?;
-        if wanted <= log_start_offset {
-            out.push(Effect::RecordsDeleted { token, log_start_offset });
-        } else {
-            self.move_log_start(slot, wanted, Some(token));
-            self.pump(now, out);
-        }
-        Ok(())
-    }
-
     /// The next commit to write, or `None` when nothing waits, enough are being written, or no file
-    /// has room. [`Effect::CommitPending`] says when to ask again.
+    /// has room. [`Effect::CommitPending`] says when to ask again. What it holds goes to followers at the same
+    /// time: see [`next_peer_effect`](Self::next_peer_effect).
     pub fn next_commit(&mut self, now: Now, out: &mut Vec<Effect>) -> Option<Commit> {
         self.divert_large_runs(now, out);
-        self.wal.next_commit()
+        let commit = self.wal.next_commit()?;
+        self.replicate(commit.entries.iter().filter_map(|entry| match entry {
+            WalEntry::Batch { key, batch } => Some((key, batch)),
+            _ => None,
+        }));
+        Some(commit)
     }
 
     /// A commit is on the disk. It counts once all before it are, too.
@@ -310,14 +251,18 @@ impl ShardMachine {
 
     /// The storage thread did a job. Answers for partitions closed meanwhile are ignored.
     pub fn store_done(&mut self, now: Now, reply: StoreReply, out: &mut Vec<Effect>) {
+        // What is answered for a partition that was closed says nothing of the one that was opened since.
+        let is_late = reply.key().is_some_and(|key| self.removals.awaits(&key));
         match reply {
+            StoreReply::Removed { key } => self.removals.done(&key),
+            _ if is_late => {}
             StoreReply::Segments { key, view } => self.take_view(now, key, view, out),
             StoreReply::RunsDone => self.large_runs_done(),
             StoreReply::Checkpointed { lsn } => {
                 let lsn = self.rounds.checkpointed(lsn);
                 self.wal.checkpointed(lsn);
             }
-            StoreReply::Removed { .. } => {}
+            reply @ StoreReply::Truncated { .. } => self.segments_truncated(reply),
             StoreReply::NoSpace { key } => {
                 let whose = key.and_then(|key| Some((self.partitions.slot(&key)?, key)));
                 if key.is_none() || whose.is_some() {
@@ -343,6 +288,7 @@ impl ShardMachine {
             self.rounds.next_deadline(),
             self.cache.idle_deadline(self.limits.tail_cache_idle_ms),
             self.next_retention,
+            self.next_peer_deadline(),
         ];
         parts.into_iter().flatten().min()
     }
@@ -359,6 +305,7 @@ impl ShardMachine {
         self.rounds.tick(now, &self.partitions, out);
         let idle_ms = self.limits.tail_cache_idle_ms;
         self.cache.trim_idle(now.monotonic, idle_ms, &mut self.partitions);
+        self.tick_peers(now);
         if self.next_retention.is_some_and(|at| at <= now.monotonic) {
             self.run_retention(now, out);
         }
@@ -394,6 +341,7 @@ impl ShardMachine {
         assert_eq!(cached, self.cache.bytes(), "cached bytes are counted");
         self.wal.check_invariants();
         self.runs.check_invariants();
+        self.check_peers();
         self.rounds.check_invariants(&self.partitions);
         self.waits.check_invariants(&self.partitions);
         assert!(
@@ -408,6 +356,7 @@ impl ShardMachine {
         let Some(partition) = self.partitions.get_mut(slot) else { return };
         let before = partition.advance();
         let (own, high_watermark) = (partition.in_sync.own(), partition.high_watermark);
+        let due_log_start = partition.due_log_start();
         while let Some(mut waiter) = partition.ack_waiters.pop(own, high_watermark) {
             waiter.appended.log_start_offset = partition.log_start_offset;
             self.requests.decide(waiter.request, waiter.index, Ok(waiter.appended), out);
@@ -418,6 +367,12 @@ impl ShardMachine {
             let bytes = partition.tail.bytes_between(before, high_watermark);
             self.waits.readable(slot, bytes, &mut self.partitions, out);
         }
+        if before.is_some() {
+            self.tell_positions(slot);
+        }
+        if let Some(log_start) = due_log_start {
+            self.move_log_start(slot, log_start, None);
+        }
     }
 
     /// Lets go of what became possible.
@@ -427,6 +382,7 @@ impl ShardMachine {
         }
         self.wal.prepare_spare(out);
         self.begin_large_runs(now, out);
+        self.pump_peers(now, out);
         self.resume_parked(now, out);
         let unflushed = self.wal.durable() > self.wal.checkpointed_lsn();
         // A checkpoint that frees nothing would be wanted again at once.
@@ -477,18 +433,24 @@ impl ShardMachine {
                     }
                     reached = partition.log_start_offset;
                 }
+                self.tell_positions(slot);
                 if let Some(token) = token {
                     out.push(Effect::RecordsDeleted { token, log_start_offset: reached });
                 }
             }
+            Note::Truncated { slot, segments } => self.cut_durable(slot, segments, out),
             Note::Opened => {}
-            Note::Closed { key } => out.push(Effect::Store(StoreJob::Remove { key })),
+            Note::Closed { key } => self.closed_durably(key, out),
         }
     }
 
     fn take_view(&mut self, now: Now, key: ReplicaKey, view: LogView, out: &mut Vec<Effect>) {
         let Some(slot) = self.partitions.slot(&key) else { return };
         let partition = self.partitions.get_mut(slot).expect("a key names an open slot");
+        // Until the cut is answered, answers speak of what is void.
+        if partition.awaits_cut {
+            return;
+        }
         let was_appending = partition.append_target.is_some();
         if partition.set_view(view) {
             let log_start_offset = partition.log_start_offset;
@@ -506,6 +468,7 @@ impl ShardMachine {
     }
 
     fn fail_partition(&mut self, key: ReplicaKey, out: &mut Vec<Effect>) {
+        self.cut_is_over(&key);
         let Some(slot) = self.partitions.slot(&key) else { return };
         let partition = self.partitions.get_mut(slot).expect("a key names an open slot");
         let was_appending = partition.append_target.is_some();
@@ -514,6 +477,8 @@ impl ShardMachine {
         }
         let dropped = partition.fail();
         self.runs.forget(slot);
+        partition.awaits_cut = false;
+        partition.truncation = None;
         for waiter in partition.ack_waiters.take() {
             let failed = Err(ProduceError::StorageFailed);
             self.requests.decide(waiter.request, waiter.index, failed, out);
@@ -523,58 +488,6 @@ impl ShardMachine {
             self.rounds.append_done(&self.partitions, out);
         }
         self.waits.answer_all(slot, &mut self.partitions, out);
-    }
-
-    fn move_log_start(&mut self, slot: Slot, wanted: Offset, token: Option<Token>) {
-        let Some(partition) = self.partitions.get_mut(slot) else { return };
-        let key = partition.key;
-        partition.queued_log_start = partition.queued_log_start.max(wanted);
-        let log_start_offset = partition.queued_log_start;
-        let note = Note::LogStart { slot, key, log_start_offset, token };
-        self.wal.push(WalEntry::LogStart { key, log_start_offset }, note);
-    }
-
-    fn arm_retention(&mut self, now: MonotonicMicros) {
-        if self.life == Life::Running && self.next_retention.is_none() {
-            self.next_retention = Some(now.plus_millis(self.limits.retention_interval_ms));
-        }
-    }
-
-    fn run_retention(&mut self, now: Now, out: &mut Vec<Effect>) {
-        self.next_retention = None;
-        let mut slots = Vec::new();
-        let mut needs_next = false;
-        for (slot, partition) in self.partitions.iter_mut() {
-            partition.producers.expire(now.wall);
-            partition.awaits_roll = false;
-            if partition.has_retention() {
-                slots.push(slot);
-            }
-            needs_next |= partition.has_retention() || !partition.producers.is_empty();
-        }
-        for slot in slots {
-            self.retain(now, slot, out);
-        }
-        if needs_next {
-            self.arm_retention(now.monotonic);
-        }
-    }
-
-    fn retain(&mut self, now: Now, slot: Slot, out: &mut Vec<Effect>) {
-        let Some(partition) = self.partitions.get_mut(slot) else { return };
-        let key = partition.key;
-        match partition.retention(now.wall) {
-            // The answer to a roll comes after those to the appends before it.
-            Retention::Roll if partition.awaits_roll => {}
-            Retention::Roll => {
-                partition.awaits_roll = true;
-                out.push(Effect::Store(StoreJob::Roll { key }));
-            }
-            Retention::LogStart(offset) => {
-                partition.awaits_roll = false;
-                self.move_log_start(slot, offset, None);
-            }
-            Retention::Keep => partition.awaits_roll = false,
-        }
+        self.detach_streams(slot, StreamFailure::Storage);
     }
 }

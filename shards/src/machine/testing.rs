@@ -12,7 +12,8 @@ use super::input::{
     PartitionSpec, ProduceError, ProduceInput, ProduceOutcome, ProduceOutcomes, ProducePartition,
     Token,
 };
-use super::shard::{ShardLimits, ShardMachine};
+use super::limits::ShardLimits;
+use super::shard::ShardMachine;
 use crate::format::record_batch::{BatchHeader, ProducedBatch};
 use crate::format::wal::encoded_bytes;
 use crate::format::wal_entry::{Commit, WalEntry};
@@ -403,7 +404,25 @@ impl Bench {
                 self.checkpoints.push(*job);
                 return Some(StoreReply::Checkpointed { lsn });
             }
-            StoreJob::Remove { key } => return Some(StoreReply::Removed { key }),
+            StoreJob::Truncate { key, end_offset, begins_anew } => {
+                let view = self.views.entry(key).or_default();
+                if begins_anew {
+                    *view = LogView::default();
+                }
+                let cut = |segment: SegmentMeta| SegmentMeta {
+                    end_offset: segment.end_offset.min(end_offset),
+                    ..segment
+                };
+                let kept = |segment: &SegmentMeta| segment.base_offset < end_offset;
+                let all: Vec<_> = view.iter().copied().filter(kept).map(cut).collect();
+                *view = LogView { active: None, sealed: all.into() };
+                let (view, producers) = (view.clone(), Vec::new());
+                return Some(StoreReply::Truncated { key, view, producers });
+            }
+            StoreJob::Remove { key } => {
+                self.views.remove(&key);
+                return Some(StoreReply::Removed { key });
+            }
             StoreJob::Configure { .. } => return None,
         };
         let view = self.views.entry(key).or_default().clone();
@@ -446,6 +465,7 @@ fn job_name(job: &StoreJob) -> String {
         StoreJob::Roll { .. } => "roll".into(),
         StoreJob::Checkpoint(job) => format!("checkpoint {}", job.lsn),
         StoreJob::DeleteSegments { log_start_offset, .. } => format!("delete {log_start_offset}"),
+        StoreJob::Truncate { end_offset, .. } => format!("truncate {end_offset}"),
         StoreJob::Remove { .. } => "remove".into(),
     }
 }

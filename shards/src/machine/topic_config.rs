@@ -5,7 +5,7 @@
 //! is a defect. A topic's value is its override, else the broker's, else the default.
 //!
 //! Deliberately absent: changing a broker's values while it runs, and the keys of functions that
-//! this server does not have (compaction, unclean election, tiering, quotas).
+//! this server does not have (compaction, tiering, quotas).
 
 mod alter;
 mod broker_keys;
@@ -92,6 +92,10 @@ pub struct ConfigLimits {
     pub message_bytes_max: usize,
 }
 
+/// Keys of a broker that are the same for a whole cluster.
+const CLUSTER_KEYS: &[&str] =
+    &["default.replication.factor", "min.insync.replicas", "unclean.leader.election.enable"];
+
 /// What a broker was started with: the base that topics override.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct BrokerConfig {
@@ -137,18 +141,36 @@ impl BrokerConfig {
         self.limits
     }
 
+    /// How many replicas an acknowledgement needs in topics that do not say it.
+    #[must_use]
+    pub fn min_insync_replicas(&self) -> usize {
+        usize::try_from(value::number(self.effective("min.insync.replicas"))).unwrap_or(usize::MAX)
+    }
+
     /// A key's value as it was set, or `None` when it has its default.
     #[must_use]
     pub fn explicit(&self, name: &str) -> Option<&str> {
         self.values.get(name).map(String::as_str)
     }
 
-    /// What topics follow that say nothing themselves, as far as it decides about leaders: every node of a
-    /// cluster must go by the same.
+    /// The keys by which every node of a cluster must go alike, with this broker's values: the cluster
+    /// agrees on those of its controller.
     #[must_use]
-    pub fn election_defaults(&self) -> BTreeMap<String, String> {
-        let name = "min.insync.replicas";
-        [(name.to_owned(), self.effective(name).trim().to_owned())].into()
+    pub fn cluster_values(&self) -> BTreeMap<String, String> {
+        let value = |name: &&'static str| ((*name).to_owned(), self.effective(name).to_owned());
+        CLUSTER_KEYS.iter().map(value).collect()
+    }
+
+    /// This broker as one of a cluster that has agreed on `values`.
+    #[must_use]
+    pub fn in_cluster(&self, values: &BTreeMap<String, String>) -> Self {
+        let mut broker = self.clone();
+        for name in CLUSTER_KEYS {
+            if let Some(value) = values.get(*name) {
+                broker.values.insert(name, value.clone());
+            }
+        }
+        broker
     }
 
     /// The broker's own settings as numbers.
@@ -165,6 +187,8 @@ impl BrokerConfig {
                 .unwrap_or(u64::MAX),
             socket_request_max_bytes: size("socket.request.max.bytes"),
             connections_max_idle_ms: positive("connections.max.idle.ms"),
+            replica_lag_time_max_ms: positive("replica.lag.time.max.ms"),
+            selects_replicas_by_rack: !self.effective("replica.selector.class").is_empty(),
         }
     }
 
@@ -191,6 +215,10 @@ pub struct BrokerSettings {
     pub socket_request_max_bytes: usize,
     /// `connections.max.idle.ms`.
     pub connections_max_idle_ms: u64,
+    /// `replica.lag.time.max.ms`.
+    pub replica_lag_time_max_ms: u64,
+    /// `replica.selector.class`: whether consumers are sent to replicas in their rack.
+    pub selects_replicas_by_rack: bool,
 }
 
 /// How batches are stored. Source: `compression.type`.

@@ -58,6 +58,13 @@ pub enum Note {
         /// Who asked; `None` for retention.
         token: Option<Token>,
     },
+    /// A log was cut.
+    Truncated {
+        /// Whose.
+        slot: Slot,
+        /// For the store: whose, where, and whether nothing is kept. `None` where segments have none of it.
+        segments: Option<(ReplicaKey, Offset, bool)>,
+    },
     /// Nobody waits for it.
     Opened,
     /// The directory may go.
@@ -244,9 +251,9 @@ impl WalQueue {
     }
 
     /// Takes out the waiting batches of the partitions that have gathered at least `bytes_min` since
-    /// the writer last asked; as runs, with what they take in a segment.
-    pub fn divert(&mut self, bytes_min: u64) -> Vec<(Slot, Run)> {
-        let is_large = |(_, bytes): &(&Slot, &u64)| **bytes >= bytes_min;
+    /// the writer last asked, where they `may_leave`; as runs, with what they take in a segment.
+    pub fn divert(&mut self, bytes_min: u64, may_leave: impl Fn(Slot) -> bool) -> Vec<(Slot, Run)> {
+        let is_large = |(slot, bytes): &(&Slot, &u64)| **bytes >= bytes_min && may_leave(**slot);
         let mut large: Vec<Slot> =
             self.gathered.iter().filter(is_large).map(|(slot, _)| *slot).collect();
         if large.is_empty() {
@@ -371,6 +378,15 @@ impl WalQueue {
                 Spare::Refused { retry_at: now.plus_millis(NO_SPACE_RETRY_MS) }
             }
         };
+    }
+
+    /// How much of the log is taken, in percent of its bound: the files that no checkpoint has freed, the active one as
+    /// far as it is written, and what waits.
+    pub fn taken_percent(&self) -> u32 {
+        let full: u64 = self.full.len() as u64 * self.limits.file_bytes;
+        let bound = self.limits.files_max as u64 * self.limits.file_bytes;
+        let taken = full + self.position + self.pending_bytes;
+        u32::try_from(100 * taken / bound).unwrap_or(100).min(100)
     }
 
     /// Whether only a checkpoint can make room for the file after the active one.

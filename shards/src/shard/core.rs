@@ -9,11 +9,13 @@ use std::collections::HashMap;
 use std::future::Future;
 use std::hash::BuildHasherDefault;
 use std::path::{Path, PathBuf};
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::task::Poll;
 use std::time::{Instant, SystemTime};
 
+use super::peers::Peers;
 use super::request::{ProduceRequestPart, Reply, Request, ShardReport};
+use crate::format::peer_frame::PeerFrame;
 use crate::format::wal_entry::Commit;
 use crate::io::local::{Latch, Signal, Slot};
 use crate::io::log_reader::LogReader;
@@ -24,9 +26,12 @@ use crate::io::wal_files::{WalFilePreparer, Wanted};
 use crate::io::wal_writer::{CommitSource, WalWriter};
 use crate::machine::effect::{Effect, RecoveredPartition};
 use crate::machine::input::{FetchError, FetchWait, PartitionSpec, ProduceInput, Token};
+use crate::machine::replica::ReplicaAssignment;
+use crate::machine::replication::{ConnectionId, PeerEffect};
 use crate::machine::shard::ShardMachine;
 use crate::mesh::{Caller, Incoming, MeshPort};
 use crate::model::{Lsn, MonotonicMicros, Now, ReplicaKey, ShardId, TimestampMs};
+use crate::store::pace::Pace;
 use crate::store::paths::partition_dir;
 
 /// How often a shard turns at least while somebody waits.
@@ -85,11 +90,14 @@ pub(super) struct Core {
     pub(super) wal: Rc<WalWriter>,
     pub(super) files: WalFilePreparer,
     pub(super) store: StoreQueue,
+    pace: Pace,
     /// Raised when the machine's next deadline has come nearer than the timer's.
     pub(super) deadline_moved: Signal,
     pub(super) stopping: Latch,
     pub(super) machine_stopped: Latch,
     pub(super) exit: Latch,
+    pub(super) peers: Peers,
+    me: Weak<Self>,
     machine: RefCell<ShardMachine>,
     effects: RefCell<Vec<Effect>>,
     timer_at: Cell<Option<MonotonicMicros>>,
@@ -113,15 +121,17 @@ pub(super) struct Parts {
     pub(super) wal: WalWriter,
     pub(super) files: WalFilePreparer,
     pub(super) store: StoreQueue,
+    pub(super) pace: Pace,
     pub(super) machine: ShardMachine,
     pub(super) recovered: Vec<RecoveredPartition>,
     pub(super) data_dir: PathBuf,
+    pub(super) peer_frame_bytes_max: usize,
 }
 
 impl Core {
     pub(super) fn new(parts: Parts) -> Rc<Self> {
         let recovered = parts.recovered.into_iter().map(|found| (found.state.key, found)).collect();
-        Rc::new(Self {
+        Rc::new_cyclic(|me| Self {
             id: parts.id,
             shards: parts.shards,
             clock: parts.clock,
@@ -130,10 +140,13 @@ impl Core {
             wal: Rc::new(parts.wal),
             files: parts.files,
             store: parts.store,
+            pace: parts.pace,
             deadline_moved: Signal::default(),
             stopping: Latch::default(),
             machine_stopped: Latch::default(),
             exit: Latch::default(),
+            peers: Peers::new(parts.peer_frame_bytes_max),
+            me: Weak::clone(me),
             machine: RefCell::new(parts.machine),
             effects: RefCell::default(),
             timer_at: Cell::default(),
@@ -157,11 +170,33 @@ impl Core {
             self.perform(effect);
         }
         self.effects.replace(effects);
-        let next = self.machine.borrow().next_deadline();
+        self.perform_for_peers();
+        let (next, rest) = {
+            let machine = self.machine.borrow();
+            (machine.next_deadline(), machine.storage_rest_percent())
+        };
+        self.pace.set_rest_percent(rest);
         if next.is_some_and(|next| self.timer_at.get().is_none_or(|armed| next < armed)) {
             self.deadline_moved.raise();
         }
         result
+    }
+
+    /// Itself, for a task that outlives a call.
+    pub(super) fn me(&self) -> Rc<Self> {
+        self.me.upgrade().expect("it is borrowed, so it is there")
+    }
+
+    pub(super) fn next_peer_effect(&self) -> Option<PeerEffect> {
+        self.machine.borrow_mut().next_peer_effect()
+    }
+
+    /// The next frame to send on a connection; reads of segments that it leads to are begun.
+    pub(super) fn next_peer_frame(&self, connection: ConnectionId) -> Option<PeerFrame> {
+        let now = self.clock.now();
+        let frame = self.machine.borrow_mut().next_peer_frame(now, connection);
+        self.perform_for_peers();
+        frame
     }
 
     /// Whether somebody waits for this shard, or this shard for another.
@@ -308,12 +343,22 @@ impl Core {
     }
 
     pub(super) fn open_partition(&self, spec: PartitionSpec) {
+        let recovered = self.locate(&spec);
+        self.drive(|machine, now, out| machine.open_partition(now, spec, recovered, out));
+    }
+
+    pub(super) fn assign_replica(&self, assignment: &ReplicaAssignment) {
+        let recovered = self.locate(&assignment.spec);
+        self.drive(|machine, now, out| machine.assign_replica(now, assignment, recovered, out));
+    }
+
+    /// Notes where a partition's files are, and hands out what recovery found of it.
+    fn locate(&self, spec: &PartitionSpec) -> Option<RecoveredPartition> {
         let key = spec.key;
         assert_eq!(key.shard(self.shards), self.id, "{key} belongs to another shard");
-        let directory = partition_dir(&self.data_dir, &spec.topic_name, key.partition);
-        self.directories.borrow_mut().insert(key, directory.into());
-        let recovered = self.recovered.borrow_mut().remove(&key);
-        self.drive(|machine, now, out| machine.open_partition(now, spec, recovered, out));
+        let directory = || partition_dir(&self.data_dir, &spec.topic_name, key.partition).into();
+        self.directories.borrow_mut().entry(key).or_insert_with(directory);
+        self.recovered.borrow_mut().remove(&key)
     }
 
     pub(super) fn close_partition(&self, key: ReplicaKey) {

@@ -1,5 +1,6 @@
 //! What runs on a shard's thread speaks to shards through this.
 
+use std::os::fd::OwnedFd;
 use std::rc::Rc;
 
 use super::answer::{Answer, PendingProduce};
@@ -8,11 +9,15 @@ use super::request::{
     EpochQuestion, FetchedPartition, ListOffset, ListedOffset, ProduceRequestPart, Reply, Request,
     ShardReport,
 };
+use crate::format::metadata_command::ChangePartition;
+use crate::format::peer_frame::{ClusterId, Hello};
 use crate::io::local::Slot;
 use crate::machine::input::{
     EpochEnd, FetchError, FetchInput, PartitionConfig, PartitionInfo, PartitionSpec,
 };
-use crate::model::{MonotonicMicros, Now, Offset, ReplicaKey, ShardId};
+use crate::machine::replica::{NodeIdentity, ReplicaAssignment};
+use crate::machine::replication::PeerLimits;
+use crate::model::{MonotonicMicros, NodeId, Now, Offset, ReplicaKey, ShardId};
 
 /// A shard as seen from its own thread. Cheap to clone; never leaves the thread.
 #[derive(Clone, Debug)]
@@ -161,9 +166,50 @@ impl ShardHandle {
         self.core.open_partition(spec);
     }
 
+    /// Makes the shard one of a cluster. Call it first of all.
+    pub fn join_cluster(&self, cluster_id: ClusterId, me: NodeIdentity, limits: PeerLimits) {
+        self.core.drive(|machine, _, _| machine.join_cluster(cluster_id, me, limits));
+    }
+
+    /// Says where the shards of another node are reached.
+    pub fn set_peer_address(&self, node_id: NodeId, host: String, port: u16) {
+        self.core.peers.set_address(node_id, host, port);
+    }
+
+    /// Takes what the metadata says of a partition with a replica here, with what recovery found of it: it is led or
+    /// followed from now on. What is older than what is known changes nothing.
+    ///
+    /// # Panics
+    /// When the partition belongs to another shard, or no replica of it to this node.
+    pub fn assign_replica(&self, assignment: &ReplicaAssignment) {
+        self.core.assign_replica(assignment);
+    }
+
+    /// Takes over a connection of another node's shard, which has said who it is.
+    pub fn adopt_peer(&self, socket: OwnedFd, hello: Hello) {
+        self.core.adopt_peer(socket, hello);
+    }
+
+    /// The next in-sync set that this shard wants to have committed. One caller at a time.
+    pub async fn next_isr_change(&self) -> ChangePartition {
+        self.core.peers.next_proposal().await
+    }
+
+    /// An in-sync set that was proposed will never be committed.
+    pub fn isr_change_refused(&self, change: &ChangePartition) {
+        let (key, epoch) = (change.key, change.partition_epoch);
+        self.core.drive(|machine, now, out| machine.isr_change_refused(now, key, epoch, out));
+    }
+
     /// Changes the configuration of an open partition of this shard.
     pub fn configure_partition(&self, key: ReplicaKey, config: PartitionConfig) {
         self.core.drive(|machine, _, out| machine.configure_partition(key, config, out));
+    }
+
+    /// Whether the shard has a replica of a partition.
+    #[must_use]
+    pub fn has_partition(&self, key: ReplicaKey) -> bool {
+        self.core.look(|machine| machine.info(key).is_some())
     }
 
     /// Deletes a partition of this shard, and its files.

@@ -13,6 +13,7 @@ mod answer;
 mod core;
 mod handle;
 mod node;
+mod peers;
 mod request;
 mod segments;
 

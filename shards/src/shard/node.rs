@@ -27,9 +27,11 @@ use crate::io::store_thread::{self, Storage, StoreQueue};
 use crate::io::wal_files::{Prepared, WalFilePreparer};
 use crate::io::wal_writer::{WalWriter, WriteHook, WriterOptions};
 use crate::machine::effect::{NoSpace, RecoveredPartition, StoreReply, WalStart};
-use crate::machine::shard::{ShardLimits, ShardMachine};
+use crate::machine::limits::ShardLimits;
+use crate::machine::shard::ShardMachine;
 use crate::mesh::{self, MeshSeat};
 use crate::model::ShardId;
+use crate::store::pace::Pace;
 use crate::store::paths::wal_dir;
 
 /// Replies of the storage thread that a shard has not taken yet; beyond, that thread waits.
@@ -53,6 +55,8 @@ pub struct NodeSpec {
     pub read_files_max: usize,
     /// Bytes that each of a shard's rings registers, out of the limit on locked memory.
     pub ring_buffer_bytes: usize,
+    /// Largest frame that a shard of another node may send.
+    pub peer_frame_bytes_max: usize,
     /// Asked before each WAL write; for tests.
     pub write_hook: Option<WriteHook>,
 }
@@ -71,6 +75,8 @@ pub struct ShardPlan {
     pub wal: WalStart,
     /// Its storage.
     pub store: Box<dyn Storage>,
+    /// How fast its storage goes: set by the shard.
+    pub pace: Pace,
 }
 
 impl ShardPlan {
@@ -84,6 +90,7 @@ impl ShardPlan {
             limits: ShardLimits::default(),
             wal,
             store,
+            pace: Pace::default(),
         }
     }
 }
@@ -105,6 +112,7 @@ impl NodeSpec {
             index_cache_bytes: 16 << 20,
             read_files_max: 16,
             ring_buffer_bytes: 64 << 10,
+            peer_frame_bytes_max: 128 << 20,
             write_hook: None,
         }
     }
@@ -170,7 +178,9 @@ struct Seat<T> {
     write_hook: Option<WriteHook>,
     reader: ReaderLimits,
     recovered: Vec<RecoveredPartition>,
+    peer_frame_bytes_max: usize,
     store: StoreQueue,
+    pace: Pace,
     files: WalFilePreparer,
     inboxes: Inboxes<T>,
     milestones: Sender<Milestone>,
@@ -246,7 +256,9 @@ where
                 write_hook: spec.write_hook.clone(),
                 reader,
                 recovered,
+                peer_frame_bytes_max: spec.peer_frame_bytes_max,
                 store,
+                pace: plan.pace,
                 files,
                 inboxes: Inboxes {
                     commands: command_inbox,
@@ -412,9 +424,11 @@ async fn build<T>(seat: Seat<T>) -> io::Result<(Rc<Core>, Ears, Inboxes<T>, Task
         wal,
         files: seat.files,
         store: seat.store,
+        pace: seat.pace,
         machine: ShardMachine::start(id, seat.limits, seat.wal, keys),
         recovered: seat.recovered,
         data_dir: seat.data_dir,
+        peer_frame_bytes_max: seat.peer_frame_bytes_max,
     });
     Ok((core, ears, seat.inboxes, queues))
 }
@@ -459,6 +473,10 @@ impl<T> Inboxes<T> {
         }
         while let Some(reply) = self.store.try_take() {
             core.store.flush();
+            if let StoreReply::Truncated { key, .. } = &reply {
+                // What was read ahead of the cut is of another history.
+                core.reader.forget(*key);
+            }
             core.drive(|machine, now, out| machine.store_done(now, reply, out));
             taken += 1;
         }

@@ -48,7 +48,8 @@ impl Core {
         partition
     }
 
-    async fn read(&self, key: ReplicaKey, range: Range) -> Result<Bytes, FetchError> {
+    /// Whole batches out of the segments.
+    pub(super) async fn read(&self, key: ReplicaKey, range: Range) -> Result<Bytes, FetchError> {
         let still_here = || self.look(|machine| machine.info(key).is_some());
         for _ in 0..READ_ATTEMPTS {
             let view = self.look(|machine| machine.log_view(key));
@@ -115,7 +116,10 @@ impl Core {
     fn log_end(&self, question: ListOffset) -> Result<Option<ListedOffset>, FetchError> {
         let ListOffset { key, current_leader_epoch, position } = question;
         self.look(|machine| {
-            machine.check_epoch(key, current_leader_epoch)?;
+            match position {
+                ListPosition::Earliest => machine.check_leads(key, current_leader_epoch)?,
+                _ => machine.check_knows_end(key, current_leader_epoch)?,
+            }
             let info = machine.info(key).ok_or(FetchError::UnknownPartition(key))?;
             let (offset, leader_epoch) = match position {
                 ListPosition::Earliest => (info.log_start_offset, Some(info.first_epoch)),
@@ -136,7 +140,7 @@ impl Core {
         let still_here = || self.look(|machine| machine.info(key).is_some());
         for _ in 0..READ_ATTEMPTS {
             let (info, view, tail) = self.look(|machine| {
-                machine.check_epoch(key, question.current_leader_epoch)?;
+                machine.check_knows_end(key, question.current_leader_epoch)?;
                 let unknown = FetchError::UnknownPartition(key);
                 let info = machine.info(key).ok_or(unknown)?;
                 let view = machine.log_view(key).unwrap_or_default();

@@ -19,7 +19,7 @@ use crate::machine::input::{
     FetchError, FetchInput, FetchPartition, PartitionConfig, PartitionSpec, ProduceError,
     ProducePartition,
 };
-use crate::machine::shard::ShardLimits;
+use crate::machine::limits::ShardLimits;
 use crate::model::{
     Acks, LeaderEpoch, Lsn, Offset, PartitionIndex, ReplicaKey, ShardId, TimestampMs, TopicId,
     WalFileSeq,

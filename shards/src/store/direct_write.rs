@@ -19,6 +19,9 @@ use std::ops::Range;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
 use std::ptr::NonNull;
+use std::time::Instant;
+
+use super::pace::{HURRIED_STEP_BYTES, Pace};
 
 /// Unit and alignment of such writes: no device asks for more, and a page is as large.
 const BLOCK_BYTES: usize = 4096;
@@ -26,8 +29,8 @@ const BLOCK_BYTES: usize = 4096;
 /// Below this the wait for the device costs more than the copy.
 const DIRECT_BYTES_MIN: u64 = 128 << 10;
 
-/// How much goes to the device at once.
-const STAGE_BYTES: usize = 1 << 20;
+/// The most that goes to the device at once.
+const STAGE_BYTES: usize = HURRIED_STEP_BYTES;
 
 /// The part of a write of `bytes` at `position` that may go past the page cache, as positions in the file.
 pub fn direct_range(position: u64, bytes: u64) -> Option<Range<u64>> {
@@ -46,6 +49,7 @@ pub fn write(
     range: Range<u64>,
     slices: &[IoSlice<'_>],
     skipped: usize,
+    pace: Option<&Pace>,
 ) -> io::Result<bool> {
     let Some(_direct) = Direct::begin(file) else { return Ok(false) };
     thread_local! {
@@ -56,13 +60,18 @@ pub fn write(
         let mut source = Source { slices, offset: skipped };
         let mut position = range.start;
         while position < range.end {
-            let bytes = (range.end - position).min(STAGE_BYTES as u64) as usize;
+            let begun = Instant::now();
+            let step = pace.map_or(STAGE_BYTES, Pace::step_bytes);
+            let bytes = (range.end - position).min(step as u64) as usize;
             let piece = &mut stage.bytes_mut()[..bytes];
             source.fill(piece);
             match file.write_all_at(piece, position) {
                 Ok(()) => position += bytes as u64,
                 Err(error) if error.raw_os_error() == Some(libc::EINVAL) => return Ok(false),
                 Err(error) => return Err(error),
+            }
+            if let Some(pace) = pace {
+                pace.rest_after(begun);
             }
         }
         Ok(true)
@@ -173,7 +182,7 @@ mod tests {
     fn writes_of_any_size_and_place_read_back_as_one_stream() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("log");
-        let file = StdDisk.open(&path, OpenMode::Write).unwrap();
+        let file = StdDisk::default().open(&path, OpenMode::Write).unwrap();
         let mut expected = Vec::new();
         let sizes = [1, 4095, 300_000, 128 << 10, 7, 3 << 20, 4096, 200_001, 1 << 20];
         for (number, size) in sizes.into_iter().enumerate() {
@@ -182,9 +191,12 @@ mod tests {
             let mut pieces: Vec<IoSlice<'_>> =
                 content.chunks(61 + number * 9973).map(IoSlice::new).collect();
             pieces.insert(pieces.len() / 2, IoSlice::new(&[]));
-            StdDisk.write_at(&file, expected.len() as u64, &pieces).unwrap();
+            StdDisk::default().write_at(&file, expected.len() as u64, &pieces).unwrap();
             expected.extend_from_slice(&content);
-            assert!(read_file(&StdDisk, &path).unwrap() == expected, "after write {number}");
+            assert!(
+                read_file(&StdDisk::default(), &path).unwrap() == expected,
+                "after write {number}"
+            );
         }
     }
 }

@@ -10,8 +10,10 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::thread;
+use std::time::Instant;
 
 use super::direct_write;
+use super::pace::Pace;
 
 /// An entry of a directory.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -86,8 +88,10 @@ pub trait Disk {
 }
 
 /// The operating system's files.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct StdDisk;
+#[derive(Clone, Debug, Default)]
+pub struct StdDisk {
+    pace: Option<Pace>,
+}
 
 /// How much is read ahead by one call.
 const AHEAD_BYTES: i64 = 1 << 20;
@@ -99,6 +103,12 @@ const THREADS_MAX: usize = 16;
 const SLICES_MAX: usize = 1024;
 
 impl StdDisk {
+    /// Writes at this pace.
+    #[must_use]
+    pub fn paced(pace: Pace) -> Self {
+        Self { pace: Some(pace) }
+    }
+
     /// How many files a store may keep open when `stores` of them share the process: a quarter of
     /// what the process may open, sockets have the rest.
     #[must_use]
@@ -164,11 +174,16 @@ impl Disk for StdDisk {
             let (head, middle) = (range.start - position, range.end - range.start);
             let (head, middle) = (head as usize, middle as usize);
             write_part(file, position, slices, 0..head)?;
-            if direct_write::write(file, range.clone(), slices, head)? {
+            if direct_write::write(file, range.clone(), slices, head, self.pace.as_ref())? {
                 return write_part(file, range.end, slices, head + middle..bytes as usize);
             }
         }
-        write_part(file, position, slices, 0..bytes as usize)
+        let begun = Instant::now();
+        write_part(file, position, slices, 0..bytes as usize)?;
+        if let Some(pace) = &self.pace {
+            pace.rest_after(begun);
+        }
+        Ok(())
     }
 
     fn truncate(&self, file: &fs::File, bytes: u64) -> io::Result<()> {
@@ -373,12 +388,12 @@ mod tests {
     #[test]
     fn a_vectored_write_of_more_slices_than_the_kernel_takes_is_whole() {
         let dir = tempfile::tempdir().unwrap();
-        let file = StdDisk.open(&dir.path().join("f"), OpenMode::Write).unwrap();
+        let file = StdDisk::default().open(&dir.path().join("f"), OpenMode::Write).unwrap();
         let pieces: Vec<[u8; 3]> = (0..3000u32).map(|i| [i as u8, (i >> 8) as u8, 7]).collect();
         let mut slices: Vec<_> = pieces.iter().map(|piece| IoSlice::new(piece)).collect();
         slices.insert(0, IoSlice::new(&[]));
-        StdDisk.write_at(&file, 5, &slices).unwrap();
-        let content = read_file(&StdDisk, &dir.path().join("f")).unwrap();
+        StdDisk::default().write_at(&file, 5, &slices).unwrap();
+        let content = read_file(&StdDisk::default(), &dir.path().join("f")).unwrap();
         assert_eq!(content[..5], [0; 5]);
         assert_eq!(content[5..], pieces.concat());
     }
@@ -386,7 +401,7 @@ mod tests {
     #[test]
     fn results_of_many_threads_have_the_order_of_their_items() {
         for count in [0, 1, 2, 3, 100] {
-            let found = StdDisk.map_all((0..count).collect(), |_, item: i32| item * 2);
+            let found = StdDisk::default().map_all((0..count).collect(), |_, item: i32| item * 2);
             assert_eq!(found, (0..count).map(|item| item * 2).collect::<Vec<_>>());
         }
     }
@@ -395,10 +410,10 @@ mod tests {
     fn replacing_a_file_leaves_only_the_new_content() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("f");
-        replace_file(&StdDisk, &path, b"longer content").unwrap();
-        replace_file(&StdDisk, &path, b"short").unwrap();
-        assert_eq!(read_file(&StdDisk, &path).unwrap(), b"short");
-        assert_eq!(StdDisk.list(dir.path()).unwrap().len(), 1);
-        StdDisk.sync_filesystem(dir.path()).unwrap();
+        replace_file(&StdDisk::default(), &path, b"longer content").unwrap();
+        replace_file(&StdDisk::default(), &path, b"short").unwrap();
+        assert_eq!(read_file(&StdDisk::default(), &path).unwrap(), b"short");
+        assert_eq!(StdDisk::default().list(dir.path()).unwrap().len(), 1);
+        StdDisk::default().sync_filesystem(dir.path()).unwrap();
     }
 }

@@ -12,6 +12,7 @@
 mod direct_write;
 pub mod disk;
 mod open_files;
+pub mod pace;
 pub mod partition_log;
 pub mod paths;
 mod producers;
@@ -19,6 +20,7 @@ pub mod recovery;
 mod segment;
 #[cfg(any(test, feature = "simulation"))]
 pub mod sim_disk;
+mod truncate;
 
 #[cfg(test)]
 mod tests;
@@ -36,7 +38,7 @@ use crate::format::checkpoint::{self, Checkpoint};
 use crate::format::partition_metadata;
 use crate::format::positions::PartitionCheckpoint;
 use crate::format::record_batch::StoredBatch;
-use crate::machine::effect::{CheckpointJob, StoreJob, StoreReply};
+use crate::machine::effect::{CheckpointJob, LogView, StoreJob, StoreReply};
 use crate::machine::input::PartitionConfig;
 use crate::model::{Offset, PartitionIndex, ReplicaKey, ShardId, TimestampMs, TopicId};
 
@@ -120,6 +122,9 @@ impl<D: Disk> SegmentStore<D> {
                     log.delete_below(disk, files, log_start_offset)
                 })])
             }
+            StoreJob::Truncate { key, end_offset, begins_anew } => {
+                Ok(vec![self.truncate(key, end_offset, begins_anew)])
+            }
             StoreJob::Checkpoint(job) => self.checkpoint(*job),
             StoreJob::Remove { key } => Ok(vec![self.remove(key)]),
         }
@@ -178,6 +183,25 @@ impl<D: Disk> SegmentStore<D> {
         self.answer(key, result)
     }
 
+    /// A log that cannot be cut holds what nobody may read: it is fenced, whatever the reason.
+    fn truncate(&mut self, key: ReplicaKey, end: Offset, begins_anew: bool) -> StoreReply {
+        let cut = self.with_log(key, |log, disk, files| {
+            let done =
+                if begins_anew { log.clear(disk, files) } else { log.truncate(disk, files, end) };
+            done.map_err(|error| io::Error::other(format!("cut at {end}: {error}")))
+        });
+        match (cut, self.logs.get(&key)) {
+            (StoreReply::Segments { key, view }, Some(log)) => {
+                StoreReply::Truncated { key, view, producers: log.producers.to_checkpoint() }
+            }
+            // Its directory has found no space yet: nothing is in segments that could be cut.
+            (StoreReply::NoSpace { .. }, _) => {
+                StoreReply::Truncated { key, view: LogView::default(), producers: Vec::new() }
+            }
+            (other, _) => other,
+        }
+    }
+
     fn answer(&mut self, key: ReplicaKey, result: io::Result<()>) -> StoreReply {
         match (result, self.logs.get(&key)) {
             (Ok(()), Some(log)) => StoreReply::Segments { key, view: log.view() },
@@ -205,11 +229,11 @@ impl<D: Disk> SegmentStore<D> {
         }
         let dir = paths::partition_dir(&self.data, &topic_name, key.partition);
         let owner = owner(&self.disk, &dir)?;
-        if owner != Some(key.topic_id) {
-            put_aside(&self.disk, &self.data, &topic_name, key.partition, owner)?;
-            let temporary = Aside::New.path(&self.data, &topic_name, key);
-            create_dir(&self.disk, &temporary, &dir, key)?;
-        }
+        // Every replica that a start knew has its log here. What else is in the way is another topic's, or of a replica
+        // that was moved away while the node was down and is moved back now: this one begins without records.
+        put_aside(&self.disk, &self.data, &topic_name, key.partition, owner)?;
+        let temporary = Aside::New.path(&self.data, &topic_name, key);
+        create_dir(&self.disk, &temporary, &dir, key)?;
         self.logs.insert(key, PartitionLog::new(key, topic_name, dir, config));
         Ok(())
     }
@@ -272,8 +296,11 @@ impl<D: Disk> SegmentStore<D> {
     fn adopt(&mut self, partition: &PartitionCheckpoint) {
         let Some(log) = self.logs.get_mut(&partition.key) else { return };
         let end = log.end_offset();
+        // A log that begins anew has nothing in segments, though its old ones may still be there.
+        let is_empty = partition.log_start_offset == partition.flushed_end;
         assert!(
-            self.failed.contains(&partition.key)
+            is_empty
+                || self.failed.contains(&partition.key)
                 || end.is_none_or(|end| partition.flushed_end <= end),
             "{}: checkpoint at {}, segments end at {end:?}",
             partition.key,

@@ -14,6 +14,8 @@ type Name = (ReplicaKey, SegmentFile, Offset);
 /// Open files, least recently used first out.
 pub struct OpenFiles<D: Disk> {
     files: BTreeMap<Name, (u64, D::File)>,
+    /// The same by their last use.
+    by_use: BTreeMap<u64, Name>,
     files_max: usize,
     uses: u64,
 }
@@ -21,7 +23,12 @@ pub struct OpenFiles<D: Disk> {
 impl<D: Disk> OpenFiles<D> {
     /// Keeps at most `files_max` open.
     pub fn new(files_max: usize) -> Self {
-        Self { files: BTreeMap::new(), files_max: files_max.max(1), uses: 0 }
+        Self {
+            files: BTreeMap::new(),
+            by_use: BTreeMap::new(),
+            files_max: files_max.max(1),
+            uses: 0,
+        }
     }
 
     /// The file of a segment, opened for writing and created if needed.
@@ -42,19 +49,22 @@ impl<D: Disk> OpenFiles<D> {
             self.files.insert(name, (0, file));
         }
         let (used, file) = self.files.get_mut(&name).expect("opened above");
+        self.by_use.remove(used);
         *used = self.uses;
+        self.by_use.insert(self.uses, name);
         Ok(file)
     }
 
     /// Closes the files of a partition from a base offset on, or all of them.
     pub fn close(&mut self, key: ReplicaKey, from: Option<Offset>) {
-        self.files.retain(|name, _| name.0 != key || from.is_some_and(|from| name.2 < from));
+        let stays = |name: &Name| name.0 != key || from.is_some_and(|from| name.2 < from);
+        self.files.retain(|name, _| stays(name));
+        self.by_use.retain(|_, name| stays(name));
     }
 
     fn make_room(&mut self) {
         while self.files.len() >= self.files_max {
-            let oldest = self.files.iter().min_by_key(|(_, (used, _))| *used);
-            let Some(name) = oldest.map(|(name, _)| *name) else { return };
+            let Some((_, name)) = self.by_use.pop_first() else { return };
             self.files.remove(&name);
         }
     }

@@ -40,7 +40,7 @@ pub struct PartitionLog {
     /// producers, and must be there even if nobody may read it any more.
     pub(super) checkpointed_end: Offset,
     /// Where the log starts: segments below go once a checkpoint covers them.
-    log_start_offset: Offset,
+    pub(super) log_start_offset: Offset,
     unsynced: Unsynced,
 }
 
@@ -205,6 +205,21 @@ impl PartitionLog {
         self.unsynced.segments.extend(segments);
     }
 
+    /// The segments end at `end` since a moment ago. What the last checkpoint says beyond is void, and no sync
+    /// covers that files are shorter or gone: without it, what is appended durably could be followed by what was cut.
+    pub(super) fn was_cut(&mut self, end: Offset) {
+        self.checkpointed_end = self.checkpointed_end.min(end);
+        let view = self.view();
+        let exists = |base: &Offset| view.iter().any(|segment| segment.base_offset == *base);
+        self.unsynced.segments.retain(exists);
+        if let Some(active) = &self.active
+            && !self.unsynced.segments.contains(&active.base_offset)
+        {
+            self.unsynced.segments.push(active.base_offset);
+        }
+        self.unsynced.has_names = true;
+    }
+
     /// The file system was synced.
     pub(super) fn synced(&mut self) {
         self.unsynced.segments.clear();
@@ -300,7 +315,7 @@ impl PartitionLog {
     }
 
     /// Makes the files what the state says: no segment beyond it, none longer than it.
-    fn cut_back<D: Disk>(&self, disk: &D, files: &mut OpenFiles<D>) -> io::Result<()> {
+    pub(super) fn cut_back<D: Disk>(&self, disk: &D, files: &mut OpenFiles<D>) -> io::Result<()> {
         let end = self.end_offset();
         let last = self.active.as_ref().map(|segment| segment.base_offset);
         files.close(self.key, None);

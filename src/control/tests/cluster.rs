@@ -41,6 +41,7 @@ impl View {
         for update in self.updates.try_iter() {
             match update {
                 MetadataUpdate::Command(one) => drop(self.image.apply(one.index, &one.command)),
+                MetadataUpdate::Controller(_) => {}
                 MetadataUpdate::Image(image) => {
                     self.had_image = true;
                     self.image = MetadataImage::clone(&image);
@@ -64,6 +65,10 @@ fn free_ports(count: usize) -> Vec<u16> {
     let bound: Vec<TcpListener> =
         (0..count).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
     bound.iter().map(|listener| listener.local_addr().unwrap().port()).collect()
+}
+
+fn endpoint(port: u16) -> BrokerEndpoint {
+    BrokerEndpoint { host: "127.0.0.1".to_owned(), port }
 }
 
 impl Cluster {
@@ -93,8 +98,11 @@ impl Cluster {
             identity: NodeIdentity::establish(&data_dir, node_id, Founding::WithPeers).unwrap(),
             cluster: Some(ClusterConfig {
                 listen: address(node).parse().unwrap(),
+                control_advertised: endpoint(self.ports[node as usize - 1]),
+                replication_advertised: endpoint(9291),
                 peers: others.map(|other| (NodeId(other), address(other))).collect(),
                 defaults: [("min.insync.replicas".to_owned(), "2".to_owned())].into(),
+                founds: true,
                 timing: ClusterTiming::default(),
                 data_dir: data_dir.clone(),
             }),

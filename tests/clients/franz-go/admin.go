@@ -57,7 +57,7 @@ func (s *suite) topicIsCreated(ctx context.Context) error {
 		return err
 	}
 	for _, partition := range topic.Partitions {
-		if err := that(partition.Leader >= 0 && len(partition.ISR) == 1, "no leader: %v", partition); err != nil {
+		if err := that(partition.Leader >= 0 && len(partition.ISR) == int(s.replicas), "no leader: %v", partition); err != nil {
 			return err
 		}
 	}

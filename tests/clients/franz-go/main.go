@@ -21,11 +21,20 @@ type suite struct {
 	bootstrap string
 	run       string
 	admin     *kadm.Client
+	// Of topics, unless a check is about that.
+	replicas int16
 }
 
 func main() {
 	bootstrap := os.Getenv("BOOTSTRAP")
 	s := &suite{bootstrap: bootstrap, run: fmt.Sprintf("franz-%x-%x", time.Now().UnixMilli(), os.Getpid())}
+	s.replicas = 1
+	if text := os.Getenv("REPLICAS"); text != "" {
+		if _, err := fmt.Sscan(text, &s.replicas); err != nil {
+			fmt.Println("FAIL suite REPLICAS", err)
+			os.Exit(1)
+		}
+	}
 	client, err := s.client()
 	if err != nil {
 		fmt.Println("FAIL suite", err)
@@ -54,7 +63,7 @@ func (s *suite) client(options ...kgo.Opt) (*kgo.Client, error) {
 
 func (s *suite) topic(ctx context.Context, what string, partitions int32, configs map[string]*string) (string, error) {
 	name := s.name(what)
-	if _, err := s.admin.CreateTopic(ctx, partitions, 1, configs, name); err != nil {
+	if _, err := s.admin.CreateTopic(ctx, partitions, s.replicas, configs, name); err != nil {
 		return "", fmt.Errorf("create %s: %w", name, err)
 	}
 	// Kafka acknowledges a topic a moment before its leaders serve.

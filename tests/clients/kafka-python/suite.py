@@ -25,6 +25,8 @@ from kafka.admin import AlterConfigOp, ConfigResource, OffsetSpec
 logging.disable(logging.CRITICAL)
 
 BOOTSTRAP = os.environ["BOOTSTRAP"]
+# Of topics, unless a check is about that.
+REPLICAS = int(os.environ.get("REPLICAS", "1"))
 CODECS = [None, "gzip", "snappy", "lz4", "zstd"]
 NAMES = Names("kpython")
 ADMIN = KafkaAdminClient(bootstrap_servers=BOOTSTRAP)
@@ -51,7 +53,7 @@ def consumer(**settings):
     return KafkaConsumer(**{**config, **settings})
 
 
-def create(name, partitions=1, replicas=1, configs=None, **options):
+def create(name, partitions=1, replicas=REPLICAS, configs=None, **options):
     topic_options = {"num_partitions": partitions, "replication_factor": replicas, "configs": configs or {}}
     return ADMIN.create_topics({name: topic_options}, **options)
 
@@ -151,7 +153,7 @@ def topic_is_created_listed_and_described():
     equal(list(range(6)), sorted(p["partition_index"] for p in described["partitions"]), "partitions")
     for partition in described["partitions"]:
         that(partition["leader_id"] >= 0, "leader")
-        equal(1, len(partition["isr_nodes"]), "in-sync replicas")
+        equal(REPLICAS, len(partition["isr_nodes"]), "in-sync replicas")
 
 
 def wrong_topics_are_refused():

@@ -12,6 +12,8 @@ CompressionCodecs[CompressionTypes.Snappy] = SnappyCodec;
 CompressionCodecs[CompressionTypes.LZ4] = new Lz4Codec().codec;
 
 const BOOTSTRAP = process.env.BOOTSTRAP;
+// Of topics, unless a check is about that.
+const REPLICAS = Number(process.env.REPLICAS ?? 1);
 const CHECK_MS = 30_000;
 const RUN = `kafkajs-${Date.now().toString(36)}-${process.pid.toString(36)}`;
 const CODECS = {
@@ -92,7 +94,7 @@ const name = (what) => `${RUN}-${what}`;
 async function topic(what, partitions, configs = {}) {
   const configEntries = Object.entries(configs).map(([key, value]) => ({ name: key, value }));
   await admin.createTopics({
-    topics: [{ topic: name(what), numPartitions: partitions, replicationFactor: 1, configEntries }],
+    topics: [{ topic: name(what), numPartitions: partitions, replicationFactor: REPLICAS, configEntries }],
   });
   // Kafka acknowledges a topic a moment before its leaders serve; the client retries what they answer until then.
   await admin.fetchTopicOffsets(name(what));
@@ -176,7 +178,7 @@ async function topicIsCreatedListedAndDescribed() {
   const { topics } = await admin.fetchTopicMetadata({ topics: [topicName] });
   const partitions = topics[0].partitions.map((partition) => partition.partitionId).sort();
   equal([0, 1, 2, 3, 4, 5], partitions, 'partitions');
-  that(topics[0].partitions.every((partition) => partition.leader >= 0 && partition.isr.length === 1), 'leaders');
+  that(topics[0].partitions.every((partition) => partition.leader >= 0 && partition.isr.length === REPLICAS), 'leaders');
 }
 
 async function wrongTopicsAreRefused() {

@@ -211,10 +211,7 @@ impl World {
 }
 
 /// The whole of a partition as a consumer reads it, fetch by fetch.
-pub(super) fn whole(
-    node: &mut Node,
-    key: ReplicaKey,
-) -> Result<(Offset, Offset, Vec<Seen>), Breach> {
+pub fn whole(node: &mut Node, key: ReplicaKey) -> Result<(Offset, Offset, Vec<Seen>), Breach> {
     let owner = node.owner(key);
     let info = node.shards[owner].machine.info(key);
     let info = info.ok_or_else(|| format!("{key} is not open"))?;
@@ -239,7 +236,7 @@ pub(super) fn whole(
 }
 
 /// A batch as a client sees it: CRC checked, records read.
-fn seen(batch: &StoredBatch) -> Result<Seen, Breach> {
+pub fn seen(batch: &StoredBatch) -> Result<Seen, Breach> {
     let stored = StoredBatch::from_log(batch.to_log()).map_err(|error| error.to_string())?;
     let payload = stored.decompressed(1 << 20).map_err(|error| error.to_string())?;
     let mut ids = BTreeSet::new();

@@ -1,6 +1,5 @@
 //! Administration, and what goes wrong: crashes, power loss, full disks, rot, and bugs put in on purpose.
 
-use super::clients::whole;
 use std::path::PathBuf;
 
 use super::*;

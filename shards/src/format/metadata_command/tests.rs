@@ -17,6 +17,8 @@ fn one_of_each() -> Vec<MetadataCommand> {
             directory_id: [9; 16],
             rack: Some("east".to_owned()),
             fenced: true,
+            replication: Some(BrokerEndpoint { host: "here".to_owned(), port: 9291 }),
+            control: Some(BrokerEndpoint { host: "10.0.0.1".to_owned(), port: 5001 }),
         }),
         MetadataCommand::CreateTopic(CreateTopic {
             name: "orders".to_owned(),
@@ -68,6 +70,13 @@ fn one_of_each() -> Vec<MetadataCommand> {
             remove: vec!["x".into()],
         }),
         MetadataCommand::FoundCluster(FoundCluster { cluster_id: [5; 16] }),
+        MetadataCommand::JoinNode(JoinNode {
+            node_id: NodeId(4),
+            control: BrokerEndpoint { host: "there".to_owned(), port: 5004 },
+            directory_id: [6; 16],
+        }),
+        MetadataCommand::LeaveNode(NodeNamed { node_id: NodeId(4) }),
+        MetadataCommand::NodeLeft(NodeNamed { node_id: NodeId(4) }),
     ]
 }
 
@@ -85,10 +94,10 @@ fn bytes_of_a_command_never_change() {
     assert_eq!(bytes, GOLDEN);
 }
 
-const GOLDEN: [&str; 15] = [
-    "43484d430100020043000000947d110b6c6f63616c686f7374010000000707070707070707070707\
+const GOLDEN: [&str; 18] = [
+    "43484d430100030059000000a953d3356c6f63616c686f7374010000000707070707070707070707\
      0707070707020089000000e1ffffff8423090909090909090909090909090909090165617374ffff\
-     ffff01",
+     ffff010168657265ffffffff4b240131302e302e302e318913",
     "43484d430200010060000000c25082b6010000000200000002000000f4ffffff02000000f4ffffff\
      01000000726574656e74696f6e2e6d738c000000f4ffffff2d31ffffffffffff6f7264657273ffff\
      30313233343536373839616263646566bcffffff02000000d0ffffff01000000",
@@ -112,18 +121,28 @@ const GOLDEN: [&str; 15] = [
     "43484d430e0001003b00000051154ff06d696e2e696e73796e632e7265706c6963617393000000ed\
      ffffff32ffffffffffffff78ffffffffffffffe8ffffff01000000f0ffffff01000000",
     "43484d430f00010010000000d79da78105050505050505050505050505050505",
+    "43484d43100001001e0000006406c853040000007468657265ffffff8c1306060606060606060606060606060606",
+    "43484d431100010004000000b49ee4af04000000",
+    "43484d431200010004000000e4e276fc04000000",
 ];
 
 /// A registration as the first version wrote it.
 const LONE_REGISTRATION: &str = "43484d430100010029000000b461bc506c6f63616c686f7374010000000707070707070707070707\
      0707070707020089000000e1ffffff8423";
 
+/// A registration as the second version wrote it.
+const REGISTRATION_WITHOUT_PEERS: &str = "43484d430100020043000000947d110b6c6f63616c686f7374010000000707070707070707070707\
+     0707070707020089000000e1ffffff8423090909090909090909090909090909090165617374ffff\
+     ffff01";
+
 #[test]
-fn a_registration_of_the_first_version_is_one_of_a_node_that_is_alone() {
-    let digits = LONE_REGISTRATION.as_bytes().chunks(2);
-    let byte = |pair| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap();
-    let bytes: Vec<u8> = digits.map(byte).collect();
-    let expected = MetadataCommand::RegisterBroker(RegisterBroker {
+fn registrations_of_earlier_versions_are_read() {
+    let decode = |text: &str| {
+        let digits = text.as_bytes().chunks(2);
+        let byte = |pair| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap();
+        MetadataCommand::decode(&digits.map(byte).collect::<Vec<u8>>())
+    };
+    let lone = RegisterBroker {
         node_id: NodeId(1),
         incarnation: [7; 16],
         shards: 2,
@@ -132,8 +151,18 @@ fn a_registration_of_the_first_version_is_one_of_a_node_that_is_alone() {
         directory_id: [0; 16],
         rack: None,
         fenced: false,
-    });
-    assert_eq!(MetadataCommand::decode(&bytes), Ok(expected));
+        replication: None,
+        control: None,
+    };
+    assert_eq!(decode(LONE_REGISTRATION), Ok(MetadataCommand::RegisterBroker(lone.clone())));
+    let with_directory = RegisterBroker {
+        directory_id: [9; 16],
+        rack: Some("east".to_owned()),
+        fenced: true,
+        ..lone
+    };
+    let expected = Ok(MetadataCommand::RegisterBroker(with_directory));
+    assert_eq!(decode(REGISTRATION_WITHOUT_PEERS), expected);
 }
 
 #[test]
@@ -163,7 +192,7 @@ fn a_frame_cut_short_or_followed_by_more_is_refused() {
 #[test]
 fn kinds_and_versions_of_other_releases_are_named() {
     let body = to_body(&DeleteTopic { topic_id: TopicId::ZERO });
-    for (kind, version) in [(16, 1), (3, 2), (0, 1), (1, 3), (8, 2)] {
+    for (kind, version) in [(19, 1), (3, 2), (0, 1), (1, 4), (1, 0), (8, 2)] {
         assert_eq!(
             MetadataCommand::decode(&seal(COMMAND_MAGIC, kind, version, &body)),
             Err(MetadataFormatError::Unknown { kind, version })
@@ -174,14 +203,14 @@ fn kinds_and_versions_of_other_releases_are_named() {
 proptest! {
     /// The checksum is made right, so that the body decoder is what must hold.
     #[test]
-    fn arbitrary_bodies_never_panic(kind in 0u16..18, body in prop::collection::vec(any::<u8>(), 0..300)) {
-        for version in [1, 2] {
+    fn arbitrary_bodies_never_panic(kind in 0u16..21, body in prop::collection::vec(any::<u8>(), 0..300)) {
+        for version in [1, 2, 3] {
             let _ = MetadataCommand::decode(&seal(COMMAND_MAGIC, kind, version, &body));
         }
     }
 
     #[test]
-    fn damaged_bodies_never_panic(which in 0usize..15, at in any::<prop::sample::Index>(), byte in any::<u8>()) {
+    fn damaged_bodies_never_panic(which in 0usize..18, at in any::<prop::sample::Index>(), byte in any::<u8>()) {
         let frame = one_of_each()[which].encode();
         let mut body = frame[FRAME_HEADER_BYTES..].to_vec();
         let at = at.index(body.len());

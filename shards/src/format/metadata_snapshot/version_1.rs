@@ -64,6 +64,8 @@ impl From<Snapshot> for MetadataSnapshot {
             cluster_id: None,
             cluster_configs: Vec::new(),
             proposers: Vec::new(),
+            joining: Vec::new(),
+            leaving: Vec::new(),
         }
     }
 }
@@ -81,6 +83,8 @@ impl From<Broker> for BrokerRecord {
             rack: None,
             fenced: false,
             draining: false,
+            replication: None,
+            control: None,
         }
     }
 }

@@ -35,6 +35,8 @@ fn registration(node: i32, process: u8) -> RegisterBroker {
         directory_id: [node as u8; 16],
         rack: None,
         fenced: true,
+        replication: None,
+        control: None,
     }
 }
 
@@ -212,6 +214,17 @@ fn a_controller_that_was_stopped_itself_takes_nobody_for_silent() {
     assert!(cluster.fenced().is_empty());
     cluster.pass(SESSION_MS, &[]);
     assert_eq!(cluster.fenced(), [1, 2, 3], "now they are");
+}
+
+#[test]
+fn a_node_that_stops_is_not_unfenced_for_what_it_said_before() {
+    let mut cluster = Cluster::serving();
+    cluster.pass(100, &[1, 2, 3]);
+    let leaving = BrokerIncarnation { node_id: NodeId(2), broker_epoch: cluster.epoch(2) };
+    cluster.apply(&MetadataCommand::DrainBroker(leaving));
+    cluster.apply(&MetadataCommand::FenceBroker(leaving));
+    cluster.pass(SESSION_MS / 2, &[1, 3]);
+    assert_eq!(cluster.fenced(), [2]);
 }
 
 #[test]

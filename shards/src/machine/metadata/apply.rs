@@ -42,6 +42,9 @@ impl MetadataImage {
             MetadataCommand::ReassignPartition(command) => self.reassign_partition(command),
             MetadataCommand::SetClusterConfig(command) => self.set_cluster_config(command),
             MetadataCommand::FoundCluster(command) => self.found_cluster(command),
+            MetadataCommand::JoinNode(command) => self.join_node(command),
+            MetadataCommand::LeaveNode(command) => self.leave_node(command),
+            MetadataCommand::NodeLeft(command) => self.node_left(command),
         };
         match decision {
             Ok((outcome, changes)) => Applied { outcome: Ok(outcome), changes },
@@ -220,6 +223,8 @@ impl MetadataImage {
             format!("a replica is named twice: {replicas:?}")
         } else if let Some(node) = replicas.iter().find(|node| !self.brokers.contains_key(node)) {
             format!("node {node} is not registered")
+        } else if let Some(node) = replicas.iter().find(|node| self.leaving.contains(node)) {
+            format!("node {node} is being taken off the cluster")
         } else {
             return Ok(());
         };

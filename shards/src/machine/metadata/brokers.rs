@@ -18,6 +18,8 @@ impl MetadataImage {
         {
             return Ok((ApplyOutcome::BrokerRegistered { broker_epoch: known.epoch }, Vec::new()));
         }
+        self.admit(command)?;
+        let known = self.brokers.get(&node_id);
         let unknown = [0; 16];
         let is_other_directory = known.is_some_and(|known| {
             let directories = [known.directory_id, command.directory_id];
@@ -35,6 +37,8 @@ impl MetadataImage {
             rack: command.rack.clone(),
             fenced: command.fenced,
             draining: false,
+            replication: command.replication.clone(),
+            control: command.control.clone(),
         };
         self.brokers.insert(node_id, broker);
         let mut changes = vec![MetadataChange::BrokerRegistered { node_id }];
@@ -97,10 +101,7 @@ impl MetadataImage {
     pub(super) fn unregister_broker(&mut self, command: &UnregisterBroker) -> Decision {
         let node_id = command.node_id;
         let broker = self.brokers.get(&node_id).ok_or(Rejection::UnknownBroker(node_id))?;
-        let holds = |topic: &super::Topic| {
-            topic.partitions.iter().any(|partition| partition.replicas.contains(&node_id))
-        };
-        if !broker.fenced || self.topics.values().any(holds) {
+        if !broker.fenced || self.holds_replicas(node_id) {
             return Err(Rejection::BrokerInUse(node_id));
         }
         self.brokers.remove(&node_id);

@@ -151,7 +151,10 @@ pub(super) fn revise(
 }
 
 fn write_back(partition: &mut Partition, draft: Draft) -> bool {
-    let new_leader = draft.elected || draft.leader != partition.leader;
+    // Whoever left deletes its records when it hears of it. Should it be a replica again by then, its leader must not take it
+    // for one that has them: with another epoch it is not compared before it knows that it had left.
+    let has_left = partition.replicas.iter().any(|node| !draft.replicas.contains(node));
+    let new_leader = draft.elected || draft.leader != partition.leader || has_left;
     let changed = new_leader
         || (&draft.isr, &draft.elr, &draft.replicas)
             != (&partition.isr, &partition.elr, &partition.replicas)

@@ -37,6 +37,8 @@ impl MetadataImage {
             rack: broker.rack.clone(),
             fenced: broker.fenced,
             draining: broker.draining,
+            replication: broker.replication.clone(),
+            control: broker.control.clone(),
         });
         MetadataSnapshot {
             applied: self.applied,
@@ -47,6 +49,8 @@ impl MetadataImage {
             cluster_id: self.cluster_id,
             cluster_configs: config_entries(&self.cluster_configs),
             proposers: Vec::new(),
+            joining: self.joining.values().cloned().collect(),
+            leaving: self.leaving.iter().copied().collect(),
         }
     }
 
@@ -56,6 +60,8 @@ impl MetadataImage {
             next_producer_id: ProducerId(snapshot.next_producer_id),
             cluster_id: snapshot.cluster_id,
             cluster_configs: by_name(snapshot.cluster_configs),
+            joining: snapshot.joining.into_iter().map(|node| (node.node_id, node)).collect(),
+            leaving: snapshot.leaving.into_iter().collect(),
             ..Self::default()
         };
         let invalid = |what: String| MetadataFormatError::Body(what);
@@ -74,6 +80,8 @@ impl MetadataImage {
                 rack: record.rack,
                 fenced: record.fenced,
                 draining: record.draining,
+                replication: record.replication,
+                control: record.control,
             };
             // A node without shards could own nothing, and owning is computed modulo the number.
             if broker.shards == 0 || image.brokers.insert(record.node_id, broker).is_some() {

@@ -1,14 +1,16 @@
 mod failover;
+mod membership;
 mod proposals;
 mod racks;
 mod reassignment;
 mod sequences;
+mod snapshots;
 
 use super::*;
 use crate::format::metadata_command::{
     AllocateProducerIds, Assignment, BrokerIncarnation, ChangePartition, ConfigEntry,
     CreatePartitions, CreateTopic, DeleteTopic, ElectLeaders, Election, FoundCluster, IsrMember,
-    LedPartition, MetadataCommand, ReassignPartition, RegisterBroker, SetClusterConfig,
+    LedPartition, MetadataCommand, NodeNamed, ReassignPartition, RegisterBroker, SetClusterConfig,
     SetTopicConfig, UnregisterBroker,
 };
 
@@ -58,6 +60,8 @@ fn register(node: i32, incarnation: u8) -> MetadataCommand {
         directory_id: [node as u8; 16],
         rack: None,
         fenced: false,
+        replication: None,
+        control: None,
     })
 }
 
@@ -440,64 +444,6 @@ fn owning_shard_follows_the_nodes_own_shard_count() {
     assert_ne!(shard(0), shard(1));
     assert_eq!(cluster.image.shard_of(key(1, 0), NodeId(2)), None);
 }
-
-/// What snapshots are made of in the tests of their bytes.
-fn sample_image() -> MetadataImage {
-    let mut cluster = Cluster::with_brokers(2);
-    cluster.create("orders", 1, 2);
-    cluster.create("gone", 2, 1);
-    cluster.apply(delete(2)).outcome.unwrap();
-    cluster.apply(allocate(1, BrokerEpoch(1))).outcome.unwrap();
-    cluster.image
-}
-
-#[test]
-fn bytes_of_a_snapshot_never_change() {
-    let mut cluster = Cluster { image: sample_image() };
-    let epoch = cluster.image.broker(NodeId(2)).unwrap().epoch;
-    cluster.apply(fence(2, epoch)).outcome.unwrap();
-    let founded = FoundCluster { cluster_id: [5; 16] };
-    cluster.apply(MetadataCommand::FoundCluster(founded)).outcome.unwrap();
-    let hex: String = cluster.image.encode().iter().map(|byte| format!("{byte:02x}")).collect();
-    assert_eq!(hex, GOLDEN);
-}
-
-const GOLDEN: &str = "\
-    43484d5301000200b7010000b6836deb6c6f63616c686f73746c6f63616c686f7374010000000100\
-    00000000000001010101010101010101010101010101020089000000d0ffffff8423010101010101\
-    01010101010101010101000000000000000000000002000000020000000000000002020202020202\
-    02020202020202020202008900000096ffffff842302020202020202020202020202020202000000\
-    00000000000001000100000002000000010000000200000001000000010000000101000000000000\
-    0001000000dbffffff02000000dbffffff01000000d7ffffff00000000cfffffff00000000c7ffff\
-    ff0000000001010000000100000001000000b2ffffff02000000b2ffffff01000000aeffffff0000\
-    0000a6ffffff000000009effffff00000000726574656e74696f6e2e6d738c000000f4ffffff35ff\
-    ffffffffffff010101010101010101010101010101016f7264657273ffff62ffffff02000000d0ff\
-    ffff01000000020202020202020202020202020202020800000000000000e80300000000000094fe\
-    ffff02000000b0ffffff01000000d0ffffff010000000105050505050505050505050505050505c7\
-    ffffff00000000bfffffff00000000";
-
-#[test]
-fn a_snapshot_of_the_first_version_is_read() {
-    let digits = FIRST_VERSION.as_bytes().chunks(2);
-    let byte = |pair| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap();
-    let bytes: Vec<u8> = digits.map(byte).collect();
-    let mut expected = sample_image();
-    for broker in expected.brokers.values_mut() {
-        broker.directory_id = [0; 16];
-    }
-    assert_eq!(MetadataImage::decode(&bytes), Ok(expected));
-}
-
-const FIRST_VERSION: &str = "\
-    43484d53010001003801000006cc97db6c6f63616c686f73746c6f63616c686f7374010000000100\
-    00000000000001010101010101010101010101010101020089000000d0ffffff8423020000000200\
-    00000000000002020202020202020202020202020202020089000000b1ffffff8423010000000200\
-    000001000000020000000200000001000000020000000100000001010000000000000000000000d3\
-    ffffff02000000d3ffffff0200000001020000000000000000000000c6ffffff02000000c6ffffff\
-    02000000726574656e74696f6e2e6d738c000000f4ffffff35ffffffffffffff0101010101010101\
-    01010101010101016f7264657273ffff92ffffff02000000d0ffffff010000000202020202020202\
-    02020202020202020600000000000000e803000000000000f2feffff02000000b0ffffff01000000\
-    d0ffffff01000000";
 
 #[test]
 fn a_snapshot_that_names_a_topic_twice_is_refused() {

@@ -52,6 +52,22 @@ impl Epochs {
         self.starts.iter().copied().filter(|(_, start)| *start < end_offset).collect()
     }
 
+    /// Forgets the epochs that begin at `end_offset` or behind: the log was cut there.
+    pub fn truncate(&mut self, end_offset: Offset) {
+        let kept = self.starts.partition_point(|(_, start)| *start < end_offset);
+        self.starts.truncate(kept);
+    }
+
+    /// The newest epoch that has a record.
+    pub fn last(&self) -> Option<LeaderEpoch> {
+        self.starts.last().map(|(epoch, _)| *epoch)
+    }
+
+    /// All of them, oldest first.
+    pub fn starts(&self) -> &[(LeaderEpoch, Offset)] {
+        &self.starts
+    }
+
     /// The oldest epoch that has a record.
     pub fn first(&self) -> Option<LeaderEpoch> {
         self.starts.first().map(|(epoch, _)| *epoch)
@@ -130,6 +146,17 @@ mod tests {
     #[test]
     fn an_epoch_older_than_the_log_ends_at_its_beginning() {
         assert_eq!(end(0), Some((0, 0)));
+    }
+
+    #[test]
+    fn a_cut_forgets_epochs_that_begin_there_or_behind() {
+        let mut epochs = epochs();
+        epochs.truncate(Offset(20));
+        assert_eq!(epochs.last(), Some(LeaderEpoch(3)));
+        epochs.truncate(Offset(11));
+        assert_eq!(epochs.last(), Some(LeaderEpoch(3)), "it has a record at 10");
+        epochs.truncate(Offset::ZERO);
+        assert_eq!(epochs.starts(), []);
     }
 
     #[test]

@@ -5,46 +5,11 @@
 
 use super::Partition;
 use super::producers::Verdict;
+use super::role::Role;
 use crate::format::positions::ProducerBatch;
 use crate::format::record_batch::{BatchHeader, ProducedBatch, StoredBatch};
 use crate::machine::input::{FetchError, PartitionConfig, ProduceError};
 use crate::model::{Acks, LeaderEpoch, Now, Offset, TimestampMs};
-
-/// Positions of the replicas in sync. A position is the offset after the last record that counts
-/// there: durable, unless `flush.messages` lets appended ones count.
-///
-/// One node has one member, itself; followers join here and nowhere else.
-#[derive(Clone, Copy, Debug)]
-pub struct InSyncSet {
-    own: Offset,
-}
-
-impl InSyncSet {
-    /// The leader alone.
-    pub fn alone(own: Offset) -> Self {
-        Self { own }
-    }
-
-    /// The leader's own position.
-    pub fn own(&self) -> Offset {
-        self.own
-    }
-
-    /// How many replicas are in sync, the leader included.
-    pub fn count(&self) -> usize {
-        1
-    }
-
-    /// What every member has.
-    pub fn lowest(&self) -> Offset {
-        self.own
-    }
-
-    /// The leader's own position moves, never back.
-    fn advance_own(&mut self, position: Offset) {
-        self.own = self.own.max(position);
-    }
-}
 
 /// What became of an accepted batch.
 #[derive(Debug)]
@@ -93,8 +58,23 @@ impl Partition {
         }
         self.in_sync.advance_own(position);
         let before = self.high_watermark;
-        self.high_watermark = before.max(self.in_sync.lowest());
+        let reached = match self.role {
+            Role::Leader => self.replicated_end(),
+            // Nothing that this replica has not got counts here, whatever the leader says.
+            Role::Follower { high_watermark, .. } => high_watermark.min(self.in_sync.own()),
+        };
+        self.high_watermark = before.max(reached);
         (self.high_watermark > before).then_some(before)
+    }
+
+    /// Up to where enough replicas have it. With fewer in sync than `min.insync.replicas`, though there are
+    /// others, nothing more becomes readable. Source: KIP-966.
+    fn replicated_end(&self) -> Offset {
+        let required = self.config.min_insync_replicas.min(self.in_sync.replica_count());
+        if self.in_sync.count() < required {
+            return Offset::ZERO;
+        }
+        self.in_sync.lowest().unwrap_or_default()
     }
 
     /// Fences a client by the leader epoch it knows. Source: KIP-320.
@@ -113,6 +93,14 @@ impl Partition {
     fn check_batch(&self, now: Now, acks: Acks, header: &BatchHeader) -> Result<(), ProduceError> {
         if self.has_failed {
             return Err(ProduceError::StorageFailed);
+        }
+        // Until its segments are cut a new leader does not know all producers.
+        if !self.leads() || self.awaits_cut {
+            return Err(ProduceError::NotLeader {
+                key: self.key,
+                leader: self.placement.leader,
+                leader_epoch: self.leader_epoch,
+            });
         }
         if header.is_control() {
             return Err(ProduceError::ControlBatch);

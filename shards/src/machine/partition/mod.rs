@@ -1,20 +1,25 @@
-//! One partition on its leader: positions, history, memory. Decides; the shard carries out.
+//! One replica of a partition: positions, history, memory. Decides; the shard carries out.
 //!
 //! Positions, in order: log start ≤ high watermark ≤ log end, durable end ≤ log end, segments end ≤ log end.
 //! Segments are ahead of the durable end when a run of large batches is in them and the WAL does not say so yet.
 //! The high watermark is at most the durable end, unless `flush.messages` says that appended counts.
 
 pub mod epochs;
+pub mod follower;
 mod gather;
+pub mod in_sync;
 pub mod leader;
 pub mod producers;
 pub mod reader;
 pub mod retention;
+pub mod role;
 pub mod tail_cache;
 
 use self::epochs::Epochs;
-use self::leader::InSyncSet;
+use self::follower::Truncation;
+use self::in_sync::InSyncSet;
 use self::producers::Producers;
+use self::role::{Placement, Role};
 use self::tail_cache::{CachedTail, Dropped};
 use super::acks::AckWaiters;
 use super::effect::{LogView, RecoveredPartition};
@@ -23,7 +28,7 @@ use super::input::{PartitionConfig, PartitionInfo, PartitionSpec};
 use crate::format::positions::PartitionCheckpoint;
 use crate::model::{LeaderEpoch, Offset, ReplicaKey};
 
-/// A partition that this shard leads. Owner: the shard.
+/// A partition that this shard has a replica of. Owner: the shard.
 #[derive(Debug)]
 pub struct Partition {
     /// Identity.
@@ -32,7 +37,7 @@ pub struct Partition {
     pub topic_name: String,
     /// The topic's configuration.
     pub config: PartitionConfig,
-    /// The epoch under which this node leads it.
+    /// The newest leader epoch known.
     pub leader_epoch: LeaderEpoch,
     /// First offset a consumer may read. Moves once that is durable.
     pub log_start_offset: Offset,
@@ -74,6 +79,14 @@ pub struct Partition {
     pub has_failed: bool,
     /// Whether retention waits for the active segment to be rolled.
     pub awaits_roll: bool,
+    /// Whether this replica leads.
+    pub role: Role,
+    /// The partition by the metadata.
+    pub placement: Placement,
+    /// Where the log will be cut once it is settled.
+    pub truncation: Option<Truncation>,
+    /// Whether segments hold what is void, until the store has answered.
+    pub awaits_cut: bool,
 }
 
 impl Partition {
@@ -122,6 +135,10 @@ impl Partition {
             is_opened: false,
             has_failed: false,
             awaits_roll: false,
+            role: Role::Leader,
+            placement: Placement::default(),
+            truncation: None,
+            awaits_cut: false,
         }
     }
 
@@ -208,7 +225,10 @@ impl Partition {
         assert!(self.high_watermark <= counted, "{key}: readable before it counts");
         assert!(self.durable_end <= self.log_end_offset, "{key}: durable beyond the log");
         assert!(self.segments_end <= self.log_end_offset, "{key}: flushed beyond the log");
-        assert!(self.high_watermark <= self.in_sync.lowest(), "{key}: beyond a replica");
+        assert!(self.high_watermark <= self.in_sync.own(), "{key}: beyond the own position");
+        self.in_sync.check_invariants();
+        let settled = self.truncation.is_none() || !self.leads();
+        assert!(settled, "{key}: a leader's log is not cut");
         let target = self.append_target;
         assert!(target.is_none_or(|target| target > self.segments_end), "{key}: target reached");
         self.epochs.check_invariants();

@@ -14,7 +14,7 @@ use crate::format::positions::{ProducerBatch, ProducerCheckpoint};
 use crate::format::record_batch::{BatchHeader, Idempotence, StoredBatch};
 use crate::machine::input::ProduceError;
 use crate::machine::partitions::FixedHash;
-use crate::model::{ProducerEpoch, ProducerId, TimestampMs};
+use crate::model::{Offset, ProducerEpoch, ProducerId, TimestampMs};
 
 /// Batches remembered per producer: a client may have that many in flight. Source: KIP-98.
 const BATCHES_MAX: usize = 5;
@@ -40,8 +40,8 @@ pub struct ProducerState {
 const NO_BATCH: ProducerBatch = ProducerBatch {
     first_sequence: -1,
     last_sequence: -1,
-    base_offset: crate::model::Offset(-1),
-    last_offset: crate::model::Offset(-1),
+    base_offset: Offset(-1),
+    last_offset: Offset(-1),
     timestamp: TimestampMs::NONE,
 };
 
@@ -69,6 +69,12 @@ impl ProducerState {
         self.batches[usize::from(self.count)] = batch;
         self.count += 1;
         self.last_timestamp = self.last_timestamp.max(now);
+    }
+
+    /// Forgets batches that do not lie wholly below `end_offset`.
+    fn cut(&mut self, end_offset: Offset) {
+        let kept = self.batches().iter().take_while(|batch| batch.last_offset < end_offset);
+        self.count = kept.count() as u8;
     }
 
     fn judge(&self, found: &Idempotence) -> Result<Verdict, ProduceError> {
@@ -182,6 +188,40 @@ impl Producers {
         for batch in batches {
             record(&mut self.flushed, &batch.header, batch.header.max_timestamp);
         }
+    }
+
+    /// The log was cut at `end_offset`, and segments hold more: batches from there on are forgotten. What
+    /// they had pushed out comes back with [`Self::restore`].
+    pub fn cut(&mut self, end_offset: Offset) {
+        for states in [&mut self.live, &mut self.flushed] {
+            states.values_mut().for_each(|state| state.cut(end_offset));
+            states.retain(|_, state| state.count > 0);
+        }
+    }
+
+    /// The log was cut behind the end of the segments: `unflushed` are the batches left there.
+    pub fn replay<'a>(&mut self, unflushed: impl Iterator<Item = &'a StoredBatch>) {
+        self.live = self.flushed.clone();
+        for batch in unflushed {
+            record(&mut self.live, &batch.header, batch.header.max_timestamp);
+        }
+    }
+
+    /// Takes the producers as of the end of the segments, and the batches behind it.
+    pub fn restore<'a>(
+        &mut self,
+        checkpoint: &[ProducerCheckpoint],
+        unflushed: impl Iterator<Item = &'a StoredBatch>,
+    ) {
+        let before = std::mem::replace(self, Self::recovered(checkpoint));
+        for (id, state) in before.flushed {
+            // More is remembered here than snapshots have, unless it was all cut.
+            let told = self.flushed.get(&id).map_or(0, |told| told.count);
+            if state.count > told {
+                self.flushed.insert(id, state);
+            }
+        }
+        self.replay(unflushed);
     }
 
     /// Forgets producers that did not write since `now` less [`PRODUCER_EXPIRY_MS`].

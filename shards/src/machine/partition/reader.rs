@@ -1,6 +1,7 @@
 //! What a consumer may see of a partition, and where it is: memory or segments.
 
 use super::Partition;
+use super::role::Role;
 use crate::format::record_batch::StoredBatch;
 use crate::machine::effect::LogView;
 use crate::machine::input::{EpochEnd, FetchData, FetchError, FetchPartition, FetchSlice};
@@ -46,9 +47,25 @@ impl Partition {
     pub fn check_range(&self, offset: Offset) -> Result<(), FetchError> {
         let (log_start, high_watermark) = (self.log_start_offset, self.high_watermark);
         if offset < log_start || offset > high_watermark {
-            return Err(FetchError::OutOfRange { offset, log_start, high_watermark });
+            // What a client learned elsewhere may be more than is known here yet.
+            return Err(match offset > high_watermark && self.may_lag(offset) {
+                true => FetchError::OffsetNotAvailable { offset, high_watermark },
+                false => FetchError::OutOfRange { offset, log_start, high_watermark },
+            });
         }
         Ok(())
+    }
+
+    /// Whether `offset` may be readable elsewhere: a follower lags behind its leader, and a new leader's
+    /// high watermark behind that of the one before.
+    fn may_lag(&self, offset: Offset) -> bool {
+        match self.role {
+            Role::Follower { .. } => true,
+            Role::Leader => {
+                !self.in_sync.knows_past(self.high_watermark)
+                    && offset <= self.in_sync.epoch_start()
+            }
+        }
     }
 
     /// Where a client's history that ends with `epoch` before `offset` parts from this log.

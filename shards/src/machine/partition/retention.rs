@@ -27,7 +27,8 @@ impl Partition {
 
     /// What is due at `now`.
     pub fn retention(&self, now: TimestampMs) -> Retention {
-        if !self.config.cleanup_delete || self.has_failed {
+        // A follower's log begins where its leader's does.
+        if !self.config.cleanup_delete || self.has_failed || !self.leads() {
             return Retention::Keep;
         }
         let removable = |segment: &&SegmentMeta| {

@@ -96,6 +96,26 @@ impl CachedTail {
         dropped
     }
 
+    /// Whether no cached batch lies across `offset`.
+    pub fn has_border(&self, offset: Offset) -> bool {
+        self.from(offset).next().is_none_or(|batch| batch.header.base_offset >= offset)
+    }
+
+    /// Drops what lies at `end` and behind, dirty or not, and says what it was.
+    pub fn truncate(&mut self, end: Offset) -> Dropped {
+        let kept = self.batches.partition_point(|batch| batch.end_offset() <= end);
+        let mut dropped = Dropped { batches: 0, cost: 0 };
+        for (place, batch) in self.batches.drain(kept..).enumerate() {
+            dropped.batches += 1;
+            dropped.cost += cost(&batch);
+            if kept + place >= self.clean {
+                self.dirty_bytes -= batch.total_bytes() as u64;
+            }
+        }
+        self.clean = self.clean.min(kept);
+        dropped
+    }
+
     /// Takes the front batch out if it is clean and begins at `base_offset`.
     fn evict(&mut self, base_offset: Offset) -> Evicted {
         match self.batches.front() {

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 
 use crate::format::wal_entry::WalEntry;
 use crate::machine::input::PartitionConfig;
-use crate::machine::shard::ShardLimits;
+use crate::machine::limits::ShardLimits;
 use crate::machine::testing::{Bench, batch, idempotent, key};
 use crate::model::{Acks, Offset};
 

@@ -1,6 +1,6 @@
 use crate::machine::effect::StoreReply;
 use crate::machine::input::{FetchError, PartitionConfig, ProduceError};
-use crate::machine::shard::ShardLimits;
+use crate::machine::limits::ShardLimits;
 use crate::machine::testing::{Bench, batch, key};
 use crate::model::{Acks, Lsn, WalFileSeq};
 

@@ -110,7 +110,7 @@ fn recovered_producers_are_recognised() {
     assert_eq!(state.epochs, [(LeaderEpoch(1), crate::model::Offset(0))]);
     let view = before.views[&key(0)].clone();
     let recovered = RecoveredPartition { state, view, is_ahead: false };
-    let mut after = Bench::new(crate::machine::shard::ShardLimits::default());
+    let mut after = Bench::new(crate::machine::limits::ShardLimits::default());
     after.views = before.views.clone();
     let spec = PartitionSpec {
         key: key(0),

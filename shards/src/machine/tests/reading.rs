@@ -1,5 +1,5 @@
 use crate::machine::input::{EpochEnd, FetchData, FetchError, FetchInput, PartitionConfig};
-use crate::machine::shard::ShardLimits;
+use crate::machine::limits::ShardLimits;
 use crate::machine::testing::{Bench, batch, cached, key, wanted};
 use crate::model::{Acks, LeaderEpoch, Offset};
 
@@ -102,7 +102,7 @@ fn an_idle_cache_keeps_what_no_segment_has() {
 fn clients_with_another_epoch_are_fenced() {
     let mut bench = Bench::new(ShardLimits::default());
     bench.open(0, 5, PartitionConfig::default());
-    let check = |epoch| bench.machine.check_epoch(key(0), Some(LeaderEpoch(epoch)));
+    let check = |epoch| bench.machine.check_leads(key(0), Some(LeaderEpoch(epoch)));
     let (asked, current) = (LeaderEpoch(4), LeaderEpoch(5));
     assert_eq!(check(4), Err(FetchError::FencedEpoch { asked, current }));
     assert_eq!(check(5), Ok(()));

@@ -114,3 +114,18 @@ fn a_checkpoint_is_asked_for_once_though_an_append_of_its_round_was_refused() {
     let asked = bench.job_log.iter().filter(|job| job.starts_with("checkpoint")).count();
     assert_eq!(asked, 1);
 }
+
+#[test]
+fn a_partition_that_comes_back_begins_when_the_files_of_the_former_are_gone() {
+    let mut bench = rolled(PartitionConfig::default());
+    bench.holds_commits = true;
+    bench.act(|machine, now, out| machine.close_partition(now, key(0), out));
+    bench.job_log.clear();
+    bench.open(0, 9, PartitionConfig::default());
+    assert!(bench.job_log.is_empty(), "the log does not say yet that the former is closed");
+    bench.release_commits();
+    assert_eq!(bench.job_log[..2], ["remove", "open"]);
+    let info = bench.machine.info(key(0)).unwrap();
+    assert_eq!((info.log_start_offset, info.log_end_offset), (Offset(0), Offset(0)));
+    assert_eq!(bench.sent(batch(1, 100)), Ok(0));
+}

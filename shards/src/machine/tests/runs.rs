@@ -1,6 +1,6 @@
 use crate::format::wal_entry::WalEntry;
 use crate::machine::input::PartitionConfig;
-use crate::machine::shard::ShardLimits;
+use crate::machine::limits::ShardLimits;
 use crate::machine::testing::{Bench, batch, key};
 use crate::model::{Acks, Offset};
 

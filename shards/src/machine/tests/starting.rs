@@ -2,7 +2,8 @@
 
 use crate::machine::effect::WalStart;
 use crate::machine::input::PartitionConfig;
-use crate::machine::shard::{ShardLimits, ShardMachine};
+use crate::machine::limits::ShardLimits;
+use crate::machine::shard::ShardMachine;
 use crate::machine::testing::{Bench, batch, key};
 use crate::model::{Lsn, ShardId, WalFileSeq};
 

@@ -44,6 +44,9 @@ const NATURAL: Rule = Rule::Long { min: 0, max: i64::MAX };
 const FROM_MINUS_ONE: Rule = Rule::Long { min: -1, max: i64::MAX };
 const FOREVER: &str = "9223372036854775807";
 
+/// The name of Kafka's selector that sends consumers to a replica in their rack. Source: KIP-392.
+pub const RACK_AWARE_SELECTOR: &str = "org.apache.kafka.common.replica.RackAwareReplicaSelector";
+
 const KEYS: &[BrokerKey] = &[
     flag("advertised.listeners", "--advertised-addr", "Where clients are told to connect."),
     key(
@@ -53,6 +56,7 @@ const KEYS: &[BrokerKey] = &[
         "Whether a client that asks for a topic that does not exist creates it.",
     ),
     flag("broker.id", "--node-id", "This node's id."),
+    flag("broker.rack", "--rack", "Where this node stands: replicas are spread over racks."),
     key(
         "compression.type",
         Rule::OneOf(&["producer", "uncompressed", "gzip", "snappy", "lz4", "zstd"]),
@@ -67,9 +71,10 @@ const KEYS: &[BrokerKey] = &[
     ),
     key(
         "default.replication.factor",
-        Rule::Int { min: 1, max: 1 },
+        Rule::Int { min: 1, max: i16::MAX as i32 },
         "1",
-        "Replicas of a partition whose creator leaves the number to the server. One node holds one.",
+        "Replicas of a partition whose creator leaves the number to the server; no more than there \
+         are nodes. The same for the whole cluster.",
     ),
     flag("listeners", "--bind-addr and --kafka-port", "Where the server listens for clients."),
     key(
@@ -159,7 +164,7 @@ const KEYS: &[BrokerKey] = &[
         "min.insync.replicas",
         Rule::Int { min: 1, max: i32::MAX },
         "1",
-        "min.insync.replicas of topics that do not set it.",
+        "min.insync.replicas of topics that do not set it. The same for the whole cluster.",
     ),
     flag("node.id", "--node-id", "This node's id."),
     key(
@@ -169,11 +174,30 @@ const KEYS: &[BrokerKey] = &[
         "Partitions of a topic whose creator leaves the number to the server.",
     ),
     key(
+        "replica.lag.time.max.ms",
+        Rule::Long { min: 1, max: i64::MAX },
+        "30000",
+        "Milliseconds that a follower may be behind before it leaves the in-sync set.",
+    ),
+    key(
+        "replica.selector.class",
+        Rule::OneOf(&["", RACK_AWARE_SELECTOR]),
+        "",
+        "Which replica consumers read from: empty for the leader, Kafka's rack-aware selector for one \
+         in their own rack.",
+    ),
+    key(
         "socket.request.max.bytes",
         // Enough for any request without records; a smaller bound would lock clients out.
         Rule::Int { min: 1024, max: i32::MAX },
         "104857600",
         "Largest request that is read, in bytes. A connection that announces more is closed.",
+    ),
+    key(
+        "unclean.leader.election.enable",
+        Rule::Boolean,
+        "false",
+        "unclean.leader.election.enable of topics that do not set it. The same for the whole cluster.",
     ),
 ];
 

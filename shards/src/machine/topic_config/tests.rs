@@ -79,9 +79,10 @@ fn every_topic_key_changes_what_is_resolved() {
         let settings = TopicSettings::resolve(&overrides(&[(name, value)]), &broker(&[])).unwrap();
         assert_ne!(settings, default, "{name}");
     }
-    // The one key whose only value is its default.
     let mut all: Vec<&str> = changed.iter().map(|(name, _)| *name).collect();
+    // The one key whose only value is its default, and the one that elections go by.
     all.insert(0, "cleanup.policy");
+    all.push("unclean.leader.election.enable");
     assert_eq!(all, topic_keys().iter().map(|key| key.name).collect::<Vec<_>>());
 }
 
@@ -104,7 +105,8 @@ fn topic_override_comes_before_broker_value_before_default() {
 
 #[test]
 fn keys_without_effect_are_refused_by_name() {
-    for name in ["unclean.leader.election.enable", "delete.retention.ms", "no.such.key", ""] {
+    for name in ["leader.replication.throttled.replicas", "delete.retention.ms", "no.such.key", ""]
+    {
         let refused = check(name, "1").unwrap_err();
         assert_eq!(refused, ConfigError::UnknownKey { name: name.into(), of: "a topic" });
         assert_eq!(refused.key(), name);
@@ -158,7 +160,8 @@ fn broker_keys_that_flags_decide_are_refused_with_the_flags_name() {
         refused,
         ConfigError::UnknownKey { name: "log.cleaner.threads".into(), of: "a broker" }
     );
-    assert!(broker.set("default.replication.factor", "3").is_err(), "one node holds one replica");
+    assert!(broker.set("default.replication.factor", "0").is_err());
+    assert!(broker.set("broker.rack", "east").is_err(), "a flag sets it");
 }
 
 #[test]
@@ -177,6 +180,8 @@ fn broker_settings_are_what_was_set() {
         retention_interval_ms: 300_000,
         socket_request_max_bytes: 2048,
         connections_max_idle_ms: 5000,
+        replica_lag_time_max_ms: 30_000,
+        selects_replicas_by_rack: false,
     };
     assert_eq!(settings, expected);
 }
@@ -252,4 +257,22 @@ fn incremental_changes_become_sets_and_removals() {
     }
     let unknown = [("nope", ConfigOp::Delete)];
     assert!(matches!(error(&unknown), ConfigError::UnknownKey { .. }));
+}
+
+#[test]
+fn a_cluster_agrees_on_what_decides_about_leaders() {
+    let own = broker(&[("min.insync.replicas", "1"), ("num.partitions", "7")]);
+    let controllers = broker(&[
+        ("default.replication.factor", "3"),
+        ("min.insync.replicas", "2"),
+        ("unclean.leader.election.enable", "true"),
+    ]);
+    let mut values = controllers.cluster_values();
+    values.insert("num.partitions".to_owned(), "9".to_owned());
+    let agreed = own.in_cluster(&values);
+    assert_eq!(agreed.cluster_values(), controllers.cluster_values());
+    assert_eq!(agreed.settings().num_partitions, 7, "every node has its own");
+    assert_eq!(agreed.min_insync_replicas(), 2);
+    let settings = TopicSettings::resolve(&overrides(&[]), &agreed).unwrap();
+    assert_eq!(settings.partition.min_insync_replicas, 2);
 }

@@ -156,6 +156,14 @@ const KEYS: &[TopicKey] = &[
         synonyms: &[same("log.roll.ms"), Synonym { key: "log.roll.hours", unit: HOUR_MS }],
         doc: "Age in milliseconds at which a new segment is begun even if the last one is not full.",
     },
+    TopicKey {
+        name: "unclean.leader.election.enable",
+        rule: Rule::Boolean,
+        default: "false",
+        synonyms: &[same("unclean.leader.election.enable")],
+        doc: "Whether a replica that is not in sync may lead when no other can. Records that were \
+              acknowledged may be lost then.",
+    },
 ];
 
 /// All keys, by name.

@@ -26,12 +26,13 @@ fn recovered_spec(data: &Path, shards: u16) -> NodeSpec {
         wal_file_bytes: FILE_BYTES,
         now: TimestampMs(1 << 40),
     };
-    let recovered = recover(&StdDisk, &input).unwrap();
+    let recovered = recover(&StdDisk::default(), &input).unwrap();
     let plans = (0..shards)
         .zip(recovered.wal)
         .zip(recovered.logs)
         .map(|((shard, wal), logs)| {
-            let store = SegmentStore::new(StdDisk, data.to_owned(), ShardId(shard), logs, 64);
+            let store =
+                SegmentStore::new(StdDisk::default(), data.to_owned(), ShardId(shard), logs, 64);
             ShardPlan { limits: limits(), ..ShardPlan::new(wal, Box::new(store)) }
         })
         .collect();

@@ -52,9 +52,16 @@ impl Subject {
         checkpoint.map(|checkpoint| checkpoint.flushed_end)
     }
 
+    /// What segments hold below is durable by the checkpoint, as far as that is not of another partition or log.
+    pub fn checkpointed_end(&self) -> Option<Offset> {
+        let checkpoint = self.checkpoint.as_ref().filter(|_| !self.overlay.voids_checkpoint())?;
+        let cut = self.overlay.lowest_cut.unwrap_or(checkpoint.flushed_end);
+        Some(checkpoint.flushed_end.min(cut))
+    }
+
     /// What segments hold below is durable by the checkpoint, or in the WAL.
     pub fn covered_end(&self) -> Offset {
-        let flushed = self.checkpoint.as_ref().map(|checkpoint| checkpoint.flushed_end);
+        let flushed = self.checkpointed_end();
         flushed.max(self.overlay.flushed).max(self.overlay.end_offset()).unwrap_or_default()
     }
 }
@@ -106,10 +113,11 @@ impl History {
 
     /// Forgets what lies at `end` and behind.
     pub(super) fn cut(&mut self, end: Offset) {
+        // Epochs may come from a file that is younger than everything else.
+        self.epochs.retain(|(_, start)| *start < end);
         if end >= self.from {
             return;
         }
-        self.epochs.retain(|(_, start)| *start < end);
         let mut producers = self.producers.to_checkpoint();
         for producer in &mut producers {
             producer.batches.retain(|batch| batch.last_offset < end);
@@ -124,7 +132,7 @@ pub fn inspect<D: Disk>(disk: &D, subject: Subject) -> io::Result<Inspection> {
     let (names, mut listed) =
         if subject.found { list(disk, &subject.dir)? } else { Default::default() };
     let checkpoint = subject.checkpoint.as_ref().filter(|_| !subject.overlay.voids_checkpoint());
-    let checkpointed = checkpoint.map(|checkpoint| checkpoint.flushed_end);
+    let checkpointed = subject.checkpointed_end();
     let flushed = checkpointed.max(subject.overlay.flushed);
     let own_start = checkpoint.map(|checkpoint| checkpoint.log_start_offset);
     let log_start = own_start.max(subject.overlay.log_start);
@@ -133,7 +141,11 @@ pub fn inspect<D: Disk>(disk: &D, subject: Subject) -> io::Result<Inspection> {
     let start = log_start.min(checkpointed).unwrap_or_default();
     let needless = listed.partition_point(|segment| segment.base_offset <= start);
     listed.drain(..needless.saturating_sub(1));
-    let history = history(disk, &subject, checkpoint, &listed)?;
+    let mut history = history(disk, &subject, checkpoint, &listed)?;
+    // The checkpoint may be older than a cut that the segments have followed already, with other records behind it.
+    if let Some(cut) = subject.overlay.lowest_cut {
+        history.cut(cut);
+    }
     let mut found = Inspection {
         damages: Vec::new(),
         names,
@@ -161,7 +173,7 @@ pub fn inspect<D: Disk>(disk: &D, subject: Subject) -> io::Result<Inspection> {
         found.judge_start(&listed, log_start);
         found.judge_end(end, flushed, stop);
     }
-    found.match_wal(end);
+    found.match_wal(end, flushed);
     if found.keep_end < found.log_start && found.append_from == found.subject.overlay.batches.len()
     {
         found.restart_at(found.log_start);
@@ -204,6 +216,7 @@ impl Inspection {
         // Of a partition that no checkpoint has spoken of, nothing but what the WAL says is durable.
         let trusted = if self.subject.lacks_checkpoint { last } else { Offset::ZERO };
         let doubtful = checkpointed.unwrap_or(trusted).min(keep_from);
+        let doubtful = overlay.lowest_cut.map_or(doubtful, |cut| cut.min(doubtful));
         let wanted = Wanted { trust_below: checkpointed.unwrap_or_default(), keep_from };
         let mut end: Option<Offset> = None;
         for (index, segment) in listed.iter().enumerate() {
@@ -290,8 +303,8 @@ impl Inspection {
         }
     }
 
-    /// Compares what segments hold from the WAL's first batch on with the WAL.
-    fn match_wal(&mut self, end: Offset) {
+    /// Compares what segments hold from the WAL's first batch on with the WAL. Below `flushed` they are durable.
+    fn match_wal(&mut self, end: Offset, flushed: Option<Offset>) {
         self.keep_end = end;
         let overlay = &self.subject.overlay;
         let kept: Vec<BatchHeader> =
@@ -320,8 +333,10 @@ impl Inspection {
         let begins = self.sealed.first().map(|sealed| sealed.base_offset);
         let begins = begins.or(self.scanned.first().map(|(listed, _)| listed.base_offset));
         if begins.is_none_or(|begins| first < begins) {
-            // Earlier segments never became durable; the WAL has it all.
-            if !self.restart && end > wal_end && overlay.cut.is_none() {
+            // Earlier segments never became durable; the WAL has it all, but for a run of which nobody was told
+            // yet.
+            let is_claimed = flushed.is_some_and(|flushed| flushed > wal_end);
+            if !self.restart && is_claimed && overlay.cut.is_none() {
                 self.damage((wal_end, end), "segments begin too late".to_owned());
             }
             self.restart_at(first);

@@ -17,6 +17,7 @@ use crate::store::open_files::OpenFiles;
 use crate::store::partition_log::{PartitionLog, create_dir};
 use crate::store::paths::{self, Aside, SegmentFile, segment_file};
 use crate::store::segment::Segment;
+use crate::store::truncate::border_from;
 use crate::store::{owner, put_aside};
 
 /// Files that one partition's recovery keeps open.
@@ -34,6 +35,7 @@ pub fn apply<D: Disk>(
     let Inspection { subject, names, sealed, scanned, keep_end, restart, append_from, .. } =
         inspection;
     let mut history = inspection.history;
+    let checkpointed_end = subject.checkpointed_end();
     let Subject { key, topic_name, config, dir, checkpoint, overlay, .. } = subject;
     let label = dir.file_name().and_then(|name| name.to_str()).unwrap_or("?").to_owned();
     let mut log = PartitionLog::new(key, topic_name, dir.clone(), config);
@@ -68,8 +70,7 @@ pub fn apply<D: Disk>(
     remove_void(disk, &log, &names, restart, keep_end)?;
     log.producers = history.producers;
     log.epochs = history.epochs;
-    let covered = checkpoint.as_ref().filter(|_| !overlay.voids_checkpoint());
-    log.checkpointed_end = covered.map_or(Offset::ZERO, |known| known.flushed_end);
+    log.checkpointed_end = checkpointed_end.unwrap_or_default();
     // The file follows the checkpoint's epochs, so it is as old as they are.
     log.epochs_changed = checkpoint.as_ref().is_none_or(|known| known.epochs != log.epochs);
 
@@ -84,7 +85,11 @@ pub fn apply<D: Disk>(
     let log_start = inspection.log_start.min(end);
     log.delete_below(disk, &mut files, log_start)?;
     log.write_epochs(disk)?;
-    let state = state(&log, checkpoint, &overlay, log_start, end);
+    let mut state = state(&log, checkpoint, &overlay, log_start, end);
+    // The log start never passes the high watermark, and that lies between batches.
+    if state.high_watermark == log_start {
+        state.high_watermark = border_from(disk, &log, log_start)?;
+    }
     Ok((log, state))
 }
 
@@ -98,6 +103,7 @@ fn state(
     let own = checkpoint.as_ref().map(|checkpoint| checkpoint.leader_epoch);
     let last = log.epochs.last().map(|(epoch, _)| *epoch);
     let high_watermark = checkpoint.map_or(log_start, |checkpoint| checkpoint.high_watermark);
+    let high_watermark = overlay.lowest_cut.map_or(high_watermark, |cut| cut.min(high_watermark));
     PartitionCheckpoint {
         key: log.key,
         log_start_offset: log_start,

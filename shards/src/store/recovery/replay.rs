@@ -26,6 +26,8 @@ pub struct Overlay {
     pub is_reborn: bool,
     /// Segments are void from here on.
     pub cut: Option<Offset>,
+    /// The lowest cut there was: what an older checkpoint says of records from here on is void.
+    pub lowest_cut: Option<Offset>,
     /// The end of the log, from the first batch that the WAL has.
     pub batches: Vec<StoredBatch>,
     /// The last log start.
@@ -126,6 +128,7 @@ impl Overlay {
         self.flushed = self.flushed.map(|flushed| flushed.min(end));
         self.batches.retain(|batch| batch.end_offset() <= end);
         self.cut = Some(self.cut.map_or(end, |cut| cut.min(end)));
+        self.lowest_cut = Some(self.lowest_cut.map_or(end, |cut| cut.min(end)));
         if self.gap.is_some_and(|gap| end <= gap.from) {
             self.gap = None;
         }

@@ -3,4 +3,5 @@
 mod crash;
 mod damage;
 mod store;
+mod truncate;
 mod world;

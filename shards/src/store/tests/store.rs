@@ -257,9 +257,9 @@ fn the_real_disk_comes_back_with_what_was_stored() {
         wal_file_bytes: 1 << 20,
         now: NOW,
     };
-    let recovered = recover(&StdDisk, &input).unwrap();
+    let recovered = recover(&StdDisk::default(), &input).unwrap();
     let logs = recovered.logs.into_iter().next().unwrap();
-    let mut store = SegmentStore::new(StdDisk, input.data.clone(), ShardId(0), logs, 8);
+    let mut store = SegmentStore::new(StdDisk::default(), input.data.clone(), ShardId(0), logs, 8);
     store.execute(open(3000)).unwrap();
     let batches = batches(&[900, 900, 900, 1200]);
     let job = StoreJob::Append { key: key(7, 0), batches: batches.clone(), now: NOW };
@@ -270,11 +270,36 @@ fn the_real_disk_comes_back_with_what_was_stored() {
     let job = CheckpointJob { lsn: Lsn(9), partitions };
     store.execute(StoreJob::Checkpoint(Box::new(job))).unwrap();
     store.finish().unwrap();
-    let again = recover(&StdDisk, &input).unwrap();
+    let again = recover(&StdDisk::default(), &input).unwrap();
     assert_eq!(again.partitions[0].state.flushed_end, end);
     let Some(StoreReply::Segments { view, .. }) = reply else { panic!("{reply:?}") };
     assert_eq!(again.partitions[0].view.total_bytes(), view.total_bytes());
     assert_eq!(again.wal[0].next_lsn, Lsn(10));
-    let missing = StdDisk.open(&dir.path().join("none"), OpenMode::Read).unwrap_err();
+    let missing = StdDisk::default().open(&dir.path().join("none"), OpenMode::Read).unwrap_err();
     assert_eq!(missing.kind(), io::ErrorKind::NotFound);
+}
+
+#[test]
+fn a_replica_that_no_start_knew_begins_without_the_segments_of_a_former_one() {
+    let disk = SimDisk::new();
+    append(&mut store(&disk), &batches(&[100, 600, 900, 100]));
+    let dir = paths::partition_dir(&data(), "pears", key(7, 0).partition);
+    assert!(read_file(&disk, &segment_file(&dir, SegmentFile::Log, Offset(4))).is_ok());
+    let mut again = SegmentStore::new(disk.clone(), data(), ShardId(0), Vec::new(), 3);
+    assert_eq!(view(execute(&mut again, open(2000))).end_offset(), None);
+    append(&mut again, &batches(&[50]));
+    assert!(read_file(&disk, &segment_file(&dir, SegmentFile::Log, Offset(4))).is_err());
+}
+
+#[test]
+fn a_partition_whose_directory_found_no_space_has_nothing_to_cut() {
+    let disk = SimDisk::new();
+    drop(store(&disk));
+    disk.set_quota(Some(0));
+    let mut store = SegmentStore::new(disk.clone(), data(), ShardId(0), Vec::new(), 3);
+    assert!(matches!(execute(&mut store, open(2000)), StoreReply::NoSpace { .. }));
+    let cut = StoreJob::Truncate { key: key(7, 0), end_offset: Offset(0), begins_anew: true };
+    assert!(matches!(execute(&mut store, cut), StoreReply::Truncated { .. }));
+    disk.set_quota(None);
+    assert_eq!(view(execute(&mut store, open(2000))).end_offset(), None);
 }

@@ -178,6 +178,7 @@ impl World {
             | StoreJob::Append { key, .. }
             | StoreJob::Roll { key }
             | StoreJob::DeleteSegments { key, .. }
+            | StoreJob::Truncate { key, .. }
             | StoreJob::Remove { key } => *key,
             StoreJob::AppendRuns { runs, .. } => runs[0].0,
             StoreJob::Checkpoint(_) => panic!("checkpoints have their own way"),

@@ -42,6 +42,7 @@ impl Checker {
                 let first = self.images.entry(committed.index).or_insert_with(|| image.clone());
                 assert_eq!(first, image, "two images at index {}", committed.index);
             }
+            MetadataUpdate::Controller(_) => {}
             MetadataUpdate::Image(newer) => {
                 assert!(newer.applied() > image.applied(), "a snapshot is newer");
                 self.images_installed += 1;

@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
-use raft::eraftpb::{Entry, HardState, Snapshot};
+use raft::eraftpb::{ConfState, Entry, HardState, Snapshot};
 use raft::{GetEntriesContext, RaftState, Storage, StorageError};
 
 use crate::control::log::{LogError, first_snapshot};
@@ -106,11 +106,18 @@ impl MemberLog for MemoryLog {
         Ok(())
     }
 
-    fn compact(&mut self, index: u64, data: Vec<u8>, kept: usize) -> Result<(), LogError> {
+    fn compact(
+        &mut self,
+        index: u64,
+        data: Vec<u8>,
+        members: ConfState,
+        kept: usize,
+    ) -> Result<(), LogError> {
         let term = self.term(index).unwrap();
         self.live.snapshot.set_data(data.into());
         let metadata = self.live.snapshot.mut_metadata();
         (metadata.index, metadata.term) = (index, term);
+        metadata.set_conf_state(members);
         let keep_from = (index + 1).saturating_sub(kept as u64);
         while self.live.tail.first().is_some_and(|entry| entry.index < keep_from) {
             let entry = self.live.tail.remove(0);

@@ -2,8 +2,8 @@
 //!
 //! The members are the real ones, raft and the controller among them. Messages get lost, delayed,
 //! doubled and overtaken; links are cut, both ways or one; nodes crash, forget what was not synced, and
-//! come back; they freeze and thaw. Meanwhile every node proposes changes, and the leaders of partitions
-//! shrink and grow in-sync sets. [`checker`] looks at every step.
+//! come back; they freeze and thaw. Meanwhile every node proposes changes, the leaders of partitions
+//! shrink and grow in-sync sets, and nodes come and go for good. [`checker`] looks at every step.
 //!
 //! `CHRONIK_SIM_SEEDS=0..1000` chooses the seeds.
 
@@ -36,17 +36,23 @@ impl Drop for Named {
 
 #[test]
 fn metadata_agree_whatever_happens() {
-    let (mut failovers, mut acknowledged, mut images) = (0, 0, 0);
+    let (mut failovers, mut acknowledged, mut images, mut came, mut went) = (0, 0, 0, 0, 0);
     for seed in seeds() {
         let _named = Named(seed);
         let outcome = Run::new(seed, Bug::None).finish();
         failovers += outcome.failovers;
         acknowledged += outcome.acknowledged;
         images += outcome.images_installed;
+        came += outcome.came;
+        went += outcome.went;
     }
-    println!("{failovers} changes of leaders, {acknowledged} changes told, {images} snapshots");
+    println!(
+        "{failovers} changes of leaders, {acknowledged} changes told, {images} snapshots, {came} nodes \
+         came, {went} went"
+    );
     if seeds() == SEEDS {
-        assert!(failovers > 0 && acknowledged > 0 && images > 0, "or nothing was tried");
+        let tried = [failovers > 0, acknowledged > 0, images > 0, came > 0, went > 0];
+        assert_eq!(tried, [true; 5], "or something was not tried");
     }
 }
 

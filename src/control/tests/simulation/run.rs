@@ -1,15 +1,18 @@
 //! One run: nodes, network, faults and a workload, from one seed.
 
+mod work;
+
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 use chronik_shards::format::metadata_command::{
-    Assignment, BrokerIncarnation, ChangePartition, ConfigEntry, CreateTopic, IsrMember,
-    MetadataCommand, ReassignPartition, RegisterBroker, SetClusterConfig,
+    Assignment, BrokerEndpoint, BrokerIncarnation, ChangePartition, ConfigEntry, CreateTopic,
+    IsrMember, JoinNode, MetadataCommand, NodeNamed, ReassignPartition, RegisterBroker,
+    SetClusterConfig,
 };
 use chronik_shards::machine::controller::ControllerSettings;
-use chronik_shards::machine::metadata::{ApplyOutcome, MetadataImage, ProposalId};
+use chronik_shards::machine::metadata::{ApplyOutcome, Broker, MetadataImage, ProposalId};
 use chronik_shards::model::{MonotonicMicros, NodeId, TopicId};
 use crossbeam::channel::{Receiver, Sender, unbounded};
 use raft::eraftpb::MessageType;
@@ -43,6 +46,9 @@ pub(super) struct Outcome {
     pub(super) failovers: u64,
     pub(super) acknowledged: usize,
     pub(super) images_installed: u64,
+    /// Nodes that came, and that went.
+    pub(super) came: usize,
+    pub(super) went: usize,
     /// Stands for everything that happened.
     pub(super) trace: u64,
 }
@@ -77,7 +83,23 @@ struct Node {
     image: MetadataImage,
     updates: Receiver<MetadataUpdate>,
     frozen_until: u64,
+    stage: Stage,
+    is_registered: bool,
 }
+
+/// What a node has to do with the cluster.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Stage {
+    /// It may come one day.
+    Aside,
+    /// It is told to come, or has been there from the first.
+    Member,
+    /// It was taken off and does not come back.
+    Gone,
+}
+
+/// Nodes that may come, beside those that found the cluster.
+const SPARE_NODES: i32 = 2;
 
 enum Event {
     Deliver { from: NodeId, process: u8, to: NodeId, message: PeerMessage },
@@ -96,7 +118,11 @@ pub(super) struct Run {
     events: BTreeMap<(u64, u64), Event>,
     next_event: u64,
     nodes: BTreeMap<NodeId, Node>,
+    /// Who founds the cluster.
     members: Members,
+    /// A node whose partitions are moved away, so that it can go.
+    evacuated: Option<NodeId>,
+    told_to_leave: BTreeSet<NodeId>,
     /// Directed links that are cut.
     cut: BTreeSet<(NodeId, NodeId)>,
     loss_percent: u64,
@@ -125,6 +151,8 @@ impl Run {
             next_event: 0,
             nodes: BTreeMap::new(),
             members,
+            evacuated: None,
+            told_to_leave: BTreeSet::new(),
             cut: BTreeSet::new(),
             healing: false,
             checker: Checker::default(),
@@ -134,14 +162,29 @@ impl Run {
             trace: 0,
             proposals_seen: BTreeSet::new(),
         };
-        for node in (1..=count).map(NodeId) {
-            let disk = Rc::new(RefCell::new(Disk::new(&run.members)));
+        for node in (1..=count + SPARE_NODES).map(NodeId) {
+            let stage = if node.get() <= count { Stage::Member } else { Stage::Aside };
+            let members =
+                if stage == Stage::Member { run.members.clone() } else { Members::nobody() };
+            let disk = Rc::new(RefCell::new(Disk::new(&members)));
             let (_, updates) = unbounded();
             let image = MetadataImage::default();
-            let state = Node { disk, process: 0, member: None, image, updates, frozen_until: 0 };
+            let (process, member, frozen_until) = (0, None, 0);
+            let state = Node {
+                disk,
+                process,
+                member,
+                image,
+                updates,
+                frozen_until,
+                stage,
+                is_registered: false,
+            };
             run.nodes.insert(node, state);
             let tick_at = run.chance.below(TICK_US);
-            run.start(node);
+            if stage == Stage::Member {
+                run.start(node);
+            }
             run.at(tick_at, Event::Tick(node));
         }
         run.at(300_000, Event::Trouble);
@@ -161,7 +204,12 @@ impl Run {
             self.event(event);
         }
         self.check_the_end();
+        let founders = self.members.nodes().count();
+        let in_stage = |stage| self.nodes.values().filter(move |it| it.stage == stage).count();
+        let came = self.nodes.len() - in_stage(Stage::Aside) - founders;
         Outcome {
+            came,
+            went: in_stage(Stage::Gone),
             failovers: self.checker.failovers,
             acknowledged: self.checker.acknowledged(),
             images_installed: self.checker.images_installed,
@@ -226,6 +274,12 @@ impl Run {
             self.checker.apply(&mut state.image, update);
         }
         let process = state.process;
+        // A process that finds itself taken off ends.
+        let (was, is) = (state.is_registered, state.image.broker(node).is_some());
+        state.is_registered = is;
+        if was && !is {
+            (state.member, state.stage) = (None, Stage::Gone);
+        }
         for (to, message) in sent {
             self.send(node, process, to, message);
         }
@@ -314,9 +368,13 @@ impl Run {
             directory_id: [node.get() as u8; 16],
             rack: None,
             fenced: true,
+            replication: None,
+            control: None,
         };
+        let configured = self.members.nodes().count() as i32 + SPARE_NODES;
+        let state = self.nodes.get_mut(&node).expect("nodes stay");
         let config = MemberConfig {
-            members: self.members.clone(),
+            members: Members::founding((1..=configured).map(NodeId)),
             registration,
             compaction: CompactionPolicy { entries: 60, bytes: usize::MAX, kept_entries: 20 },
             controller: ControllerSettings {
@@ -332,6 +390,7 @@ impl Run {
         let (queue, updates) = unbounded();
         // As a shard does: it begins with the image that the control plane has.
         state.image = member.image().clone();
+        state.is_registered = state.image.broker(node).is_some();
         member.subscribe(state.image.applied(), Box::new(move |update| drop(queue.send(update))));
         member.set_ready();
         member.register(MonotonicMicros(self.now), ReplyOnce::new(Box::new(|_| {})));
@@ -358,6 +417,7 @@ impl Run {
     fn trouble(&mut self) {
         let node = self.any_node();
         match self.chance.below(10) {
+            0..4 if self.nodes[&node].stage != Stage::Member => {}
             0..4 => match self.nodes[&node].member {
                 Some(_) => self.crash(node),
                 None => self.start(node),
@@ -392,106 +452,41 @@ impl Run {
         let nodes: Vec<NodeId> = self.nodes.keys().copied().collect();
         for node in nodes {
             self.nodes.get_mut(&node).expect("nodes stay").frozen_until = 0;
-            if self.nodes[&node].member.is_none() {
+            if self.nodes[&node].member.is_none() && self.nodes[&node].stage == Stage::Member {
                 self.start(node);
             }
         }
-    }
-
-    /// A node proposes something, by what it knows.
-    fn work(&mut self) {
-        let node = self.any_node();
-        if self.nodes[&node].member.is_none() {
-            return;
-        }
-        let image = self.nodes[&node].image.clone();
-        let topics: Vec<TopicId> = image.topics().map(|topic| topic.id).collect();
-        let command = match self.chance.below(20) {
-            0..2 if self.next_topic < 40 => self.new_topic(&image),
-            2 if !topics.is_empty() => self.reassignment(&image),
-            3 if self.chance.percent(20) => image.broker(node).map(|broker| {
-                let broker_epoch = broker.epoch;
-                MetadataCommand::DrainBroker(BrokerIncarnation { node_id: node, broker_epoch })
-            }),
-            4..10 => None,
-            _ => self.in_sync_change(node, &image),
-        };
-        // Beside whatever it is, something that can be told apart.
-        let marker = format!("{MARKER}{}", self.next_marker);
-        self.next_marker += 1;
-        let entry = ConfigEntry { name: marker.clone(), value: "1".to_owned() };
-        let marked = SetClusterConfig { set: vec![entry], remove: Vec::new() };
-        let answers = self.answers.0.clone();
-        self.with(node, |member, now, _| {
-            if let Some(command) = command {
-                member.propose(now, command.encode(), ReplyOnce::new(Box::new(|_| {})));
-            }
-            let reply = move |result| drop(answers.send((marker, result)));
-            let marked = MetadataCommand::SetClusterConfig(marked).encode();
-            member.propose(now, marked, ReplyOnce::new(Box::new(reply)));
-        });
-    }
-
-    fn new_topic(&mut self, image: &MetadataImage) -> Option<MetadataCommand> {
-        let id = self.next_topic;
-        self.next_topic += 1;
-        let partitions = image.assign(0, 2, 3).ok()?;
-        let (name, configs) = (format!("t{id}"), Vec::new());
-        let topic = CreateTopic { name, topic_id: TopicId([id; 16]), partitions, configs };
-        Some(MetadataCommand::CreateTopic(topic))
-    }
-
-    fn reassignment(&mut self, image: &MetadataImage) -> Option<MetadataCommand> {
-        let at = self.chance.below(image.topic_count() as u64) as usize;
-        let (key, _) = image.topics().nth(at)?.replicas().next()?;
-        let mut nodes: Vec<NodeId> = image.broker_ids();
-        let rotated = self.chance.below(nodes.len() as u64) as usize;
-        nodes.rotate_left(rotated);
-        nodes.truncate(3);
-        let target = self.chance.percent(80).then_some(Assignment { replicas: nodes });
-        Some(MetadataCommand::ReassignPartition(ReassignPartition { key, target }))
-    }
-
-    /// A partition leader sees a follower fall back or catch up.
-    fn in_sync_change(&mut self, node: NodeId, image: &MetadataImage) -> Option<MetadataCommand> {
-        let led: Vec<_> = image
-            .topics()
-            .flat_map(|topic| topic.replicas())
-            .filter(|(_, partition)| partition.leader == Some(node))
-            .collect();
-        let at = self.chance.below(led.len().max(1) as u64) as usize;
-        let (key, partition) = *led.get(at)?;
-        let mut isr = partition.isr.clone();
-        let shrink = !self.healing && self.chance.percent(40);
-        match partition.replicas.iter().find(|it| isr.contains(it) == shrink && **it != node) {
-            Some(gone) if shrink => isr.retain(|member| member != gone),
-            Some(caught_up) => isr.push(*caught_up),
-            None => return None,
-        }
-        let member = |node: &NodeId| {
-            let broker_epoch = image.broker(*node)?.epoch;
-            Some(IsrMember { node_id: *node, broker_epoch })
-        };
-        Some(MetadataCommand::ChangePartition(ChangePartition {
-            key,
-            leader_epoch: partition.leader_epoch,
-            partition_epoch: partition.partition_epoch,
-            leader: Some(node),
-            isr: isr.iter().map(member).collect::<Option<_>>()?,
-            replicas: partition.replicas.clone(),
-        }))
     }
 
     fn check_the_end(&mut self) {
         let controllers = self.nodes.values().filter_map(|node| node.member.as_ref());
         let controllers = controllers.filter(|member| member.is_controller()).count();
         assert_eq!(controllers, 1, "one controller when all is well");
+        let leader = self.nodes.values().filter_map(|node| node.member.as_ref());
+        let leader = leader.clone().find(|member| member.is_controller()).expect("counted");
+        let members = leader.members();
         let furthest = self.nodes.values().map(|node| node.image.applied()).max();
         for (node, state) in &self.nodes {
+            if !members.contains(*node) {
+                // One that went while it was away has not heard of it; its peers would refuse it.
+                let may = self.told_to_leave.contains(node) || state.stage == Stage::Aside;
+                assert!(may, "node {node} is no member");
+                continue;
+            }
+            assert_ne!(state.stage, Stage::Aside, "node {node} came by itself");
+            if state.stage == Stage::Gone {
+                // It has ended; that the group forgets it may be under way.
+                continue;
+            }
             let image = &state.image;
             // Work goes on: the last commands may be under way.
             assert!(image.applied() + 40 > furthest.unwrap_or(0), "node {node} is left behind");
-            assert!(image.brokers().all(|(_, broker)| !broker.fenced), "all are there");
+            let stays = |node: NodeId| !image.is_leaving(node);
+            // Whoever was about to stop comes back as another incarnation only.
+            let there = |(node, broker): (NodeId, &Broker)| {
+                !broker.fenced || broker.draining || !stays(node)
+            };
+            assert!(image.brokers().all(there), "all are there");
             for (key, partition) in image.topics().flat_map(|topic| topic.replicas()) {
                 assert!(partition.leader.is_some(), "{key} is led by nobody");
             }

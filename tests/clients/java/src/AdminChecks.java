@@ -87,9 +87,9 @@ final class AdminChecks {
         Map<String, String> configs = Map.of(
                 "retention.ms", "3600000", "max.message.bytes", "2000000", "cleanup.policy", "delete");
         CreateTopicsResult created =
-                cluster.admin.createTopics(List.of(new NewTopic(name, 6, (short) 1).configs(configs)));
+                cluster.admin.createTopics(List.of(new NewTopic(name, 6, cluster.replicas).configs(configs)));
         Checks.equal(6, created.numPartitions(name).get(), "partitions in the answer");
-        Checks.equal(1, created.replicationFactor(name).get(), "replication factor in the answer");
+        Checks.equal((int) cluster.replicas, created.replicationFactor(name).get(), "replication factor in the answer");
         Checks.equal("3600000", created.config(name).get().get("retention.ms").value(), "config in the answer");
         Uuid id = created.topicId(name).get();
         Checks.that(!id.equals(Uuid.ZERO_UUID), "topic id in the answer");
@@ -103,8 +103,8 @@ final class AdminChecks {
             TopicPartitionInfo partition = topic.partitions().get(p);
             Checks.equal(p, partition.partition(), "partition index");
             Checks.that(partition.leader() != null && !partition.leader().isEmpty(), "leader of " + p);
-            Checks.equal(1, partition.replicas().size(), "replicas of " + p);
-            Checks.equal(1, partition.isr().size(), "in-sync replicas of " + p);
+            Checks.equal((int) cluster.replicas, partition.replicas().size(), "replicas of " + p);
+            Checks.equal((int) cluster.replicas, partition.isr().size(), "in-sync replicas of " + p);
         }
     }
 
@@ -123,7 +123,7 @@ final class AdminChecks {
     private void manyTopicsInOneRequest() throws Exception {
         List<NewTopic> topics = new ArrayList<>();
         for (int i = 0; i < 20; i++) {
-            topics.add(new NewTopic(cluster.name("many-" + i), 1 + i % 3, (short) 1));
+            topics.add(new NewTopic(cluster.name("many-" + i), 1 + i % 3, cluster.replicas));
         }
         cluster.admin.createTopics(topics).all().get();
         List<String> names = topics.stream().map(NewTopic::name).toList();
@@ -234,7 +234,8 @@ final class AdminChecks {
                         "segment.bytes", "1073741824",
                         "segment.ms", "604800000",
                         "max.message.bytes", "1048588",
-                        "min.insync.replicas", "1",
+                        // As run-all configures a cluster; 1 where a node is alone, which is Kafka's default.
+                        "min.insync.replicas", String.valueOf(cluster.replicas / 2 + 1),
                         "compression.type", "producer",
                         "message.timestamp.type", "CreateTime",
                         "message.timestamp.after.max.ms", "3600000")
@@ -342,7 +343,7 @@ final class AdminChecks {
                 .deleteTopics(List.of(name))
                 .all()
                 .get());
-        create(new NewTopic(name, 2, (short) 1));
+        create(new NewTopic(name, 2, cluster.replicas));
         Checks.that(!first.equals(describe(name).topicId()), "a new topic has a new id");
         try (KafkaProducer<byte[], byte[]> producer = cluster.producer()) {
             var records = Cluster.records(name, 2, 10, 100);

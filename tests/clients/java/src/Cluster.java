@@ -7,6 +7,7 @@ import java.util.Collection;
 import java.util.HashMap;
 import java.util.List;
 import java.util.Map;
+import java.util.Objects;
 import java.util.Random;
 import java.util.TreeMap;
 import java.util.concurrent.ExecutionException;
@@ -29,6 +30,8 @@ import org.apache.kafka.common.serialization.ByteArraySerializer;
 /** The broker under test: makes clients for it, topics with names of this run, and records to compare. */
 final class Cluster implements AutoCloseable {
     final String bootstrap;
+    /** Of topics, unless a check is about that. */
+    final short replicas = Short.parseShort(Objects.requireNonNullElse(System.getenv("REPLICAS"), "1"));
     final Admin admin;
     private final String run = "java-" + Long.toString(System.currentTimeMillis(), 36) + "-"
             + Long.toString(ProcessHandle.current().pid(), 36);
@@ -56,7 +59,7 @@ final class Cluster implements AutoCloseable {
     }
 
     String topic(String what, int partitions, Map<String, String> configs) throws Exception {
-        NewTopic topic = new NewTopic(name(what), partitions, (short) 1).configs(configs);
+        NewTopic topic = new NewTopic(name(what), partitions, replicas).configs(configs);
         admin.createTopics(List.of(topic)).all().get();
         awaitLeaders(topic.name(), partitions);
         return topic.name();

@@ -215,7 +215,7 @@ final class ProduceChecks {
     }
 
     private void minInsyncReplicas() throws Exception {
-        String topic = cluster.topic("min-isr", 1, Map.of("min.insync.replicas", "2"));
+        String topic = cluster.topic("min-isr", 1, Map.of("min.insync.replicas", String.valueOf(cluster.replicas + 1)));
         List<ProducerRecord<byte[], byte[]>> records = Cluster.records(topic, 1, 10, 100);
         try (KafkaProducer<byte[], byte[]> producer = cluster.producer()) {
             Cluster.send(producer, records);

@@ -100,3 +100,14 @@ fn a_target_of_strangers_is_refused() {
     let refused = cluster().apply(reassign(Some(&[9]))).outcome;
     assert!(matches!(refused, Err(Rejection::Assignment { .. })));
 }
+
+#[test]
+fn a_replica_that_leaves_raises_the_leader_epoch() {
+    let mut cluster = cluster();
+    cluster.apply(reassign(Some(&[1, 2, 3, 4]))).outcome.unwrap();
+    let before = cluster.moving().leader_epoch;
+    cluster.apply(reassign(None)).outcome.unwrap();
+    let after = cluster.moving();
+    assert_eq!((after.leader, ids(&after.replicas)), (Some(NodeId(1)), vec![1, 2, 3]));
+    assert!(after.leader_epoch > before, "node 4 may be added again before it has heard of this");
+}

@@ -1,0 +1,174 @@
+//! Cutting a partition's segments where a leader has parted from them.
+//!
+//! The WAL says durably where the cut is before it is made, so a crash in the middle leaves what
+//! recovery cuts again. Idempotent producers are counted anew up to the cut, from the last snapshot before it, which
+//! has one batch of each as Kafka's do: where a producer stands is known again, even if all that was
+//! remembered of it is cut.
+
+use std::io;
+use std::path::Path;
+
+use super::disk::{Disk, OpenMode, read_file, replace_file};
+use super::open_files::OpenFiles;
+use super::partition_log::PartitionLog;
+use super::paths::{SegmentFile, segment_file};
+use super::producers::ProducerTable;
+use super::segment::Segment;
+use crate::format::producer_snapshot;
+use crate::format::record_batch::{BatchHeader, HEADER_BYTES};
+use crate::machine::effect::SegmentMeta;
+use crate::model::Offset;
+
+impl PartitionLog {
+    /// Makes `end` the end of the segments. It has to be a border between batches.
+    ///
+    /// # Errors
+    /// The disk's, or that there is no border. The partition cannot be used then.
+    pub(super) fn truncate<D: Disk>(
+        &mut self,
+        disk: &D,
+        files: &mut OpenFiles<D>,
+        end: Offset,
+    ) -> io::Result<()> {
+        if self.end_offset().is_none_or(|found| found <= end) {
+            return Ok(());
+        }
+        files.close(self.key, None);
+        let metas: Vec<SegmentMeta> = self.view().iter().copied().collect();
+        let mut sealed: Vec<SegmentMeta> =
+            metas.iter().copied().filter(|segment| segment.end_offset <= end).collect();
+        let cut = metas.iter().find(|s| s.base_offset < end && s.end_offset > end);
+        let active = match cut {
+            Some(segment) => Some(cut_segment(disk, &self.dir, segment, end)?),
+            None => {
+                // An empty segment may be the one that holds the log's end.
+                let empty =
+                    self.active.filter(|active| active.bytes == 0 && active.end_offset <= end);
+                sealed.retain(|segment| empty.is_none_or(|e| e.base_offset != segment.base_offset));
+                empty
+            }
+        };
+        let first = metas.first().map_or(end, |segment| segment.base_offset);
+        if first > end {
+            return Err(io::Error::other(format!("cut at {end}, the log begins at {first}")));
+        }
+        self.producers = producers_at(disk, &self.dir, &metas, end)?;
+        self.sealed = sealed.into();
+        self.active = active;
+        self.cut_back(disk, files)?;
+        self.was_cut(end);
+        let kept = self.epochs.partition_point(|(_, start)| *start < end);
+        self.epochs_changed |= kept < self.epochs.len();
+        self.epochs.truncate(kept);
+        Ok(())
+    }
+
+    /// Removes all segments: the log begins anew with the next batch.
+    ///
+    /// # Errors
+    /// The disk's. The partition cannot be used then.
+    pub(super) fn clear<D: Disk>(&mut self, disk: &D, files: &mut OpenFiles<D>) -> io::Result<()> {
+        files.close(self.key, None);
+        self.sealed = [].into();
+        self.active = None;
+        self.producers = ProducerTable::default();
+        self.epochs.clear();
+        self.epochs_changed = true;
+        self.log_start_offset = Offset::ZERO;
+        self.cut_back(disk, files)?;
+        self.was_cut(Offset::ZERO);
+        Ok(())
+    }
+}
+
+/// The segment up to `end`, with indexes that say so.
+fn cut_segment<D: Disk>(
+    disk: &D,
+    dir: &Path,
+    meta: &SegmentMeta,
+    end: Offset,
+) -> io::Result<Segment> {
+    let mut segment = Segment::new(meta.base_offset, meta.created);
+    let (mut index, mut time_index) = (Vec::new(), Vec::new());
+    for_each_header(disk, dir, meta, end, |header| {
+        let due = segment.push(header, meta.created);
+        index.extend(due.offset.iter().flat_map(|entry| entry.encode()));
+        time_index.extend(due.time.iter().flat_map(|entry| entry.encode()));
+    })?;
+    if segment.end_offset != end {
+        let found = segment.end_offset;
+        return Err(io::Error::other(format!("cut at {end}, a batch reaches from {found} on")));
+    }
+    for (kind, content) in [(SegmentFile::Index, index), (SegmentFile::TimeIndex, time_index)] {
+        replace_file(disk, &segment_file(dir, kind, meta.base_offset), &content)?;
+    }
+    Ok(segment)
+}
+
+/// The border between batches at `offset` or next behind it.
+pub(super) fn border_from<D: Disk>(
+    disk: &D,
+    log: &PartitionLog,
+    offset: Offset,
+) -> io::Result<Offset> {
+    let view = log.view();
+    let holds = |s: &&SegmentMeta| s.base_offset < offset && s.end_offset > offset;
+    let Some(segment) = view.iter().find(holds) else { return Ok(offset) };
+    let mut border = offset;
+    for_each_header(disk, &log.dir, segment, segment.end_offset, |header| {
+        if header.base_offset < offset && header.end_offset() > offset {
+            border = header.end_offset();
+        }
+    })?;
+    Ok(border)
+}
+
+/// Calls for every batch of a segment that ends at or below `end`.
+fn for_each_header<D: Disk>(
+    disk: &D,
+    dir: &Path,
+    meta: &SegmentMeta,
+    end: Offset,
+    mut act: impl FnMut(&BatchHeader),
+) -> io::Result<()> {
+    let path = segment_file(dir, SegmentFile::Log, meta.base_offset);
+    let file = disk.open(&path, OpenMode::Read)?;
+    let mut position = 0;
+    let mut head = [0; HEADER_BYTES];
+    while position < meta.bytes {
+        let read = disk.read_at(&file, position, &mut head)?;
+        let header = BatchHeader::parse(&head[..read]).map_err(io::Error::other)?;
+        if header.end_offset() > end {
+            break;
+        }
+        act(&header);
+        position += header.total_bytes as u64;
+    }
+    Ok(())
+}
+
+/// Who wrote what lies below `end`: the newest snapshot before it, and what follows it.
+fn producers_at<D: Disk>(
+    disk: &D,
+    dir: &Path,
+    segments: &[SegmentMeta],
+    end: Offset,
+) -> io::Result<ProducerTable> {
+    let before: Vec<&SegmentMeta> = segments.iter().filter(|s| s.base_offset < end).collect();
+    let mut table = ProducerTable::default();
+    let mut from = 0;
+    for (place, segment) in before.iter().enumerate().rev() {
+        let path = segment_file(dir, SegmentFile::Snapshot, segment.base_offset);
+        if let Ok(content) = read_file(disk, &path)
+            && let Ok(producers) = producer_snapshot::decode(&content)
+        {
+            table = ProducerTable::from_checkpoint(&producers);
+            from = place;
+            break;
+        }
+    }
+    for segment in &before[from..] {
+        for_each_header(disk, dir, segment, end, |header| table.observe(header))?;
+    }
+    Ok(table)
+}
