@@ -4,6 +4,7 @@
 //! and only here; the simulator runs this same code.
 
 pub mod controller;
+pub mod coordinators;
 pub mod effect;
 pub mod group;
 pub mod input;

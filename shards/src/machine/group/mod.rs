@@ -131,6 +131,12 @@ impl Coordinator {
         self.phase == Phase::Serving
     }
 
+    /// Whether it has groups that have to know the topics.
+    #[must_use]
+    pub fn has_consumer_groups(&self) -> bool {
+        self.durable.consumer_groups().next().is_some()
+    }
+
     /// Takes a record that is in the log: while it loads every record of the partition in order, later those
     /// of its own outputs.
     ///
@@ -168,8 +174,25 @@ impl Coordinator {
         let mut output = self.output();
         let interval_ms = self.settings.offsets_retention_check_interval_ms;
         self.timers.arm(Timer::Expiry, now.monotonic.plus_millis(interval_ms));
-        let mut turn =
-            Turn { now, settings: &self.settings, timers: &mut self.timers, output: &mut output };
+        self.begin_sessions(now, &mut output);
+        self.ask(output)
+    }
+
+    /// Has the sessions of all members begin anew, after a time in which they could not be served.
+    ///
+    /// # Panics
+    /// When records of an earlier turn have not been replayed.
+    pub fn begin_sessions_anew(&mut self, now: Now) -> Output {
+        self.assert_replayed();
+        let mut output = self.output();
+        if self.is_serving() {
+            self.begin_sessions(now, &mut output);
+        }
+        self.ask(output)
+    }
+
+    fn begin_sessions(&mut self, now: Now, output: &mut Output) {
+        let mut turn = Turn { now, settings: &self.settings, timers: &mut self.timers, output };
         for group in self.groups.values_mut() {
             group.begin_sessions(&mut turn);
         }
@@ -178,7 +201,6 @@ impl Coordinator {
                 surroundings(&self.settings, &self.overrides, &self.topics, group_id, true);
             group.begin_sessions(&mut turn, &around);
         }
-        self.ask(output)
     }
 
     /// Another replica leads the partition, or this one in another epoch. Whoever waits is to look for the
@@ -589,8 +611,9 @@ fn surroundings<'a>(
     }
 }
 
-/// The answer to a request to a coordinator that does not serve.
-fn refused(request: GroupRequest, error: &GroupError) -> GroupResponse {
+/// The answer to a request that is refused as a whole.
+#[must_use]
+pub fn refused(request: GroupRequest, error: &GroupError) -> GroupResponse {
     let error = error.clone();
     match request {
         GroupRequest::Join(_) => GroupResponse::Join(Err(error)),

@@ -70,6 +70,61 @@ pub enum GroupResponse {
     DescribeConsumerGroups(Vec<(String, Result<DescribedConsumerGroup, GroupError>)>),
 }
 
+impl GroupRequest {
+    /// Whether the answer may rest on records that the request asks for.
+    #[must_use]
+    pub fn may_record(&self) -> bool {
+        match self {
+            Self::Join(_)
+            | Self::Sync(_)
+            | Self::Leave(_)
+            | Self::CommitOffsets(_)
+            | Self::DeleteOffsets(_)
+            | Self::DeleteGroups(_)
+            | Self::ConsumerHeartbeat(_) => true,
+            Self::Heartbeat(_)
+            | Self::FetchOffsets(_)
+            | Self::DescribeGroups(_)
+            | Self::ListGroups(_)
+            | Self::DescribeConsumerGroups(_) => false,
+        }
+    }
+
+    /// Whether the answer may wait for other members, for minutes.
+    #[must_use]
+    pub fn waits_for_others(&self) -> bool {
+        matches!(self, Self::Join(_) | Self::Sync(_))
+    }
+}
+
+impl GroupResponse {
+    /// The same answer, had it come to `error`.
+    #[must_use]
+    pub fn failed(self, error: &GroupError) -> Self {
+        let failed = || error.clone();
+        match self {
+            Self::Join(_) => Self::Join(Err(failed())),
+            Self::Sync(_) => Self::Sync(Err(failed())),
+            Self::Heartbeat(_) => Self::Heartbeat(Err(failed())),
+            Self::Leave(_) => Self::Leave(Err(failed())),
+            Self::CommitOffsets(_) => Self::CommitOffsets(Err(failed())),
+            Self::FetchOffsets(_) => Self::FetchOffsets(Err(failed())),
+            Self::DeleteOffsets(_) => Self::DeleteOffsets(Err(failed())),
+            Self::DeleteGroups(lines) => {
+                Self::DeleteGroups(lines.into_iter().map(|(id, _)| (id, Err(failed()))).collect())
+            }
+            Self::DescribeGroups(lines) => {
+                Self::DescribeGroups(lines.into_iter().map(|(id, _)| (id, Err(failed()))).collect())
+            }
+            Self::ListGroups(_) => Self::ListGroups(Err(failed())),
+            Self::ConsumerHeartbeat(_) => Self::ConsumerHeartbeat(Err(failed())),
+            Self::DescribeConsumerGroups(lines) => Self::DescribeConsumerGroups(
+                lines.into_iter().map(|(id, _)| (id, Err(failed()))).collect(),
+            ),
+        }
+    }
+}
+
 /// Why a request is refused. The names are Kafka's; `handlers` has the numbers.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum GroupError {
@@ -79,6 +134,9 @@ pub enum GroupError {
     /// The coordinator is reading the partition.
     #[error("the coordinator is loading: try again")]
     LoadInProgress,
+    /// Nothing can be remembered now: too few replicas are in sync, the disk is full, or the log cannot be read.
+    #[error("the coordinator cannot remember anything now: try again")]
+    NotAvailable,
     /// The coordinator has as much as it may hold.
     #[error(
         "the coordinator holds {held} bytes of groups and offsets, and may hold {limit}: delete groups, or \

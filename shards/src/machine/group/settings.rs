@@ -24,6 +24,10 @@ pub struct GroupSettings {
     pub expired_records_max: usize,
     /// What the record of a group may take: it must fit a batch of the topic.
     pub group_record_bytes_max: usize,
+    /// `offsets.commit.timeout.ms`: how long an answer waits for its records to be committed.
+    pub commit_timeout_ms: u64,
+    /// `group.consumer.max.size`
+    pub consumer_members_max: usize,
     /// `group.consumer.session.timeout.ms`, unless a group has a time of its own.
     pub consumer_session_timeout_ms: i32,
     /// `group.consumer.heartbeat.interval.ms`, unless a group has one of its own.
@@ -46,6 +50,8 @@ impl Default for GroupSettings {
             offsets_retention_check_interval_ms: 600_000,
             expired_records_max: 1_000,
             group_record_bytes_max: 1_000_000,
+            commit_timeout_ms: 5_000,
+            consumer_members_max: 10_000,
             consumer_session_timeout_ms: 45_000,
             consumer_heartbeat_interval_ms: 5_000,
             held_bytes_max: 64 << 20,

@@ -154,7 +154,7 @@ impl ConsumerGroup {
             }
         }
         let Some(member) = known else {
-            let limit = turn.settings.members_max;
+            let limit = turn.settings.consumer_members_max;
             return match joins {
                 false => Err(GroupError::UnknownMemberId),
                 true if self.members.len() >= limit => {
