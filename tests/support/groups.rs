@@ -90,10 +90,10 @@ impl Member {
 
     /// Learns its id.
     pub fn introduce(&mut self, client: &mut Client) {
-        let response = wait_for("the coordinator to have loaded", || {
+        // It may not know of its partition yet, or load.
+        let response = wait_for("the coordinator to answer", || {
             let response = client.call(9, &self.join_request());
-            let loads = error(response.error_code) == ErrorCode::CoordinatorLoadInProgress;
-            (!loads).then_some(response)
+            (!error(response.error_code).is_retriable()).then_some(response)
         });
         assert_eq!(error(response.error_code), ErrorCode::MemberIdRequired);
         self.member_id = response.member_id;

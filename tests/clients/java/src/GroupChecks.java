@@ -276,13 +276,7 @@ final class GroupChecks {
         for (String protocol : List.of("classic", "consumer", "classic")) {
             try (KafkaConsumer<byte[], byte[]> consumer = member(protocol, group, "max.poll.records", "10")) {
                 consumer.subscribe(List.of(topic));
-                List<ConsumerRecord<byte[], byte[]>> got = new ArrayList<>();
-                until("ten records", List.of(consumer), () -> {
-                    if (got.isEmpty()) {
-                        consumer.poll(Duration.ofMillis(200)).forEach(got::add);
-                    }
-                    return !got.isEmpty();
-                });
+                List<ConsumerRecord<byte[], byte[]>> got = Cluster.poll(consumer, 10);
                 Checks.equal((long) offset, got.get(0).offset(), "first offset by " + protocol);
                 offset += got.size();
                 consumer.commitSync(Map.of(new TopicPartition(topic, 0), new OffsetAndMetadata(offset)));

@@ -298,7 +298,8 @@ fn a_static_member_that_stays_away_is_out_after_its_session() {
 
 #[test]
 fn a_full_group_takes_nobody() {
-    let mut scene = Scene::with(GroupSettings { members_max: 1, ..GroupSettings::default() });
+    let mut scene =
+        Scene::with(GroupSettings { consumer_members_max: 1, ..GroupSettings::default() });
     scene.coordinator.set_topics(Arc::new(orchard()));
     scene.told(joins("a", &["apples"]));
     let refused = scene.consume(joins("b", &["apples"]));
