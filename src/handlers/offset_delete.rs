@@ -51,10 +51,8 @@ pub async fn handle(handlers: &Rc<Handlers>, request: OffsetDeleteRequest) -> Of
             .map(|partition| OffsetDeleteResponsePartition {
                 partition_index: partition.partition_index,
                 error_code: code(&topic.name, partition.partition_index),
-                ..OffsetDeleteResponsePartition::default()
             })
             .collect(),
-        ..OffsetDeleteResponseTopic::default()
     });
     OffsetDeleteResponse { topics: topics.collect(), ..OffsetDeleteResponse::default() }
 }

@@ -262,14 +262,9 @@ fn offsets_are_committed_fetched_and_deleted_without_members() {
         topics: vec![OffsetDeleteRequestTopic {
             name: topic.as_str().into(),
             partitions: [0, 9]
-                .map(|partition_index| OffsetDeleteRequestPartition {
-                    partition_index,
-                    ..Default::default()
-                })
+                .map(|partition_index| OffsetDeleteRequestPartition { partition_index })
                 .into(),
-            ..Default::default()
         }],
-        ..Default::default()
     };
     let deleted = client.call(0, &forget);
     let codes: Vec<_> =

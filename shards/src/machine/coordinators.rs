@@ -379,10 +379,7 @@ impl ShardMachine {
     ) {
         let Some(hosted) = self.coordinators.hosted.get_mut(&key) else { return };
         let output = turn(&mut hosted.coordinator);
-        let error = match self.append_group_records(now, key, &output, out) {
-            Ok(()) => None,
-            Err(error) => Some(error),
-        };
+        let error = self.append_group_records(now, key, &output, out).err();
         let high_watermark = self.partitions.find(&key).map(|found| found.high_watermark);
         let timeout_ms = self.coordinators.settings.as_ref().map_or(0, |it| it.commit_timeout_ms);
         let Some(hosted) = self.coordinators.hosted.get_mut(&key) else { return };

@@ -121,6 +121,9 @@ impl Coordinator {
         request: DeleteOffsets,
     ) -> Result<Vec<PartitionOutcome>, GroupError> {
         let group_id = request.group_id;
+        if group_id.is_empty() {
+            return Err(GroupError::InvalidGroupId);
+        }
         match self.groups.get(&group_id) {
             Some(group) => group.may_delete_offsets()?,
             None if self.durable.consumer_group(&group_id).is_some() => {}
