@@ -137,15 +137,18 @@ impl Member {
         client.call(5, &self.sync_request(parts))
     }
 
-    pub fn heartbeat(&self, client: &mut Client) -> ErrorCode {
-        let request = HeartbeatRequest {
+    pub fn heartbeat_request(&self) -> HeartbeatRequest {
+        HeartbeatRequest {
             group_id: self.group.as_str().into(),
             generation_id: self.generation,
             member_id: self.member_id.clone(),
             group_instance_id: self.instance_id.clone(),
             ..HeartbeatRequest::default()
-        };
-        error(client.call(4, &request).error_code)
+        }
+    }
+
+    pub fn heartbeat(&self, client: &mut Client) -> ErrorCode {
+        error(client.call(4, &self.heartbeat_request()).error_code)
     }
 
     pub fn leave(&self, client: &mut Client) -> ErrorCode {
