@@ -15,21 +15,22 @@ use std::time::Duration;
 use chronik_shards::format::peer_frame::ClusterId;
 use chronik_shards::io::inbox::{InboxSender, NotSent};
 use chronik_shards::io::local::Slot;
-use chronik_shards::machine::metadata::{MetadataChange, MetadataImage, Topic};
+use chronik_shards::machine::group::TopicFacts;
+use chronik_shards::machine::metadata::{ApplyOutcome, MetadataChange, MetadataImage, Topic};
 use chronik_shards::machine::replica::NodeIdentity;
 use chronik_shards::machine::replication::PeerLimits;
 use chronik_shards::machine::topic_config::BrokerConfig;
 use chronik_shards::model::{BrokerEpoch, NodeId, PartitionIndex, ReplicaKey, ShardId, TopicId};
 use chronik_shards::shard::ShardHandle;
 
-use crate::control::{ControlHandle, MetadataUpdate};
+use crate::control::{ControlHandle, MetadataUpdate, QuorumState};
 use crate::handlers::{Handlers, KafkaDispatcher};
 use crate::introduction::{IntroducedPeer, Introductions};
 use crate::isr_changes;
 use crate::metadata_view::MetadataView;
 use crate::net::listener::{BoundListener, ConnectionCounts, HandOver};
 use crate::net::{AcceptedSocket, NetConfig, ShardConnections};
-use crate::proposals::{ProposalAnswer, Proposals, QuorumAnswer};
+use crate::proposals::{Answer, Proposals};
 use crate::replicas;
 
 /// How long an orderly stop waits for requests that are under way.
@@ -41,9 +42,11 @@ pub enum ShardEvent {
     /// Metadata are committed: apply them.
     Metadata(MetadataUpdate),
     /// A proposal of this shard has its answer.
-    Answered(ProposalAnswer),
+    Answered(Answer<ApplyOutcome>),
     /// A question of this shard how the Raft group stands has its answer.
-    Quorum(QuorumAnswer),
+    Quorum(Answer<QuorumState>),
+    /// All nodes have applied what this shard has asked about, or need not be waited for.
+    Spread(Answer<()>),
     /// A connection that this shard shall serve.
     Connection(AcceptedSocket),
     /// A peer that has introduced itself to another shard and wants this one.
@@ -117,6 +120,7 @@ pub fn build(
     let view = MetadataView::new(plan.node_id, Arc::clone(&plan.broker), image);
     let me = NodeIdentity { node_id: plan.node_id, broker_epoch: plan.broker_epoch };
     shard.join_cluster(plan.peer_cluster_id, me, plan.peer_limits);
+    shard.coordinate_groups(plan.broker.group_settings());
     let front = Rc::new(Front {
         shard,
         view: Rc::new(RefCell::new(view)),
@@ -151,14 +155,9 @@ impl Front {
                     self.follow(&change);
                 }
             }
-            ShardEvent::Answered(answer) => {
-                let proposals = self.proposals.get().expect("a proposal comes before its answer");
-                proposals.answered(answer);
-            }
-            ShardEvent::Quorum(answer) => {
-                let proposals = self.proposals.get().expect("a question comes before its answer");
-                proposals.told(answer);
-            }
+            ShardEvent::Answered(answer) => self.proposals().answered(answer),
+            ShardEvent::Quorum(answer) => self.proposals().told(answer),
+            ShardEvent::Spread(answer) => self.proposals().spread(answer),
             ShardEvent::Connection(socket) => {
                 // The shard that accepts may serve a moment earlier than this one. What waits is bounded as
                 // all open connections are.
@@ -172,17 +171,25 @@ impl Front {
         }
     }
 
+    fn proposals(&self) -> &Proposals {
+        self.proposals.get().expect("a question comes before its answer")
+    }
+
     /// Brings the shard's partitions in line with a change of the metadata.
     fn follow(&self, change: &MetadataChange) {
         let view = self.view.borrow();
         match change {
             MetadataChange::TopicCreated { topic_id } => {
+                self.tell_groups(&view, *topic_id);
                 self.assign_from(&view, *topic_id, PartitionIndex(0));
             }
             MetadataChange::PartitionsCreated { topic_id, first } => {
+                self.tell_groups(&view, *topic_id);
                 self.assign_from(&view, *topic_id, *first);
             }
             MetadataChange::TopicDeleted { topic } => {
+                let version = groups_version(&view);
+                self.shard.group_topic_changed(version, &topic.name, None);
                 for (key, _) in topic.replicas().filter(|(key, _)| self.owns(*key)) {
                     self.shard.close_partition(key);
                 }
@@ -221,8 +228,17 @@ impl Front {
             self.locate(&view, node_id);
         }
         for topic in view.image().topics() {
+            self.tell_groups(&view, topic.id);
             self.assign_from(&view, topic.id, PartitionIndex(0));
         }
+    }
+
+    /// Tells coordinators of groups what there is to subscribe to.
+    fn tell_groups(&self, view: &MetadataView, topic_id: TopicId) {
+        let topic = view.image().topic(topic_id).expect("the caller has it from the image");
+        let partitions = i32::try_from(topic.partitions.len()).unwrap_or(i32::MAX);
+        let facts = TopicFacts { topic_id, partitions };
+        self.shard.group_topic_changed(groups_version(view), &topic.name, Some(facts));
     }
 
     /// Says where the shards of a peer are reached.
@@ -300,6 +316,11 @@ impl Front {
         }
         connections.stop(STOP_GRACE).await;
     }
+}
+
+/// The place in the metadata, as coordinators of groups record it.
+fn groups_version(view: &MetadataView) -> i64 {
+    i64::try_from(view.image().applied()).unwrap_or(i64::MAX)
 }
 
 /// Gives accepted sockets to the shards that were chosen for them.

@@ -13,12 +13,16 @@ mod answer;
 mod api_versions;
 mod concurrent;
 mod configs;
+mod consumer_group_describe;
+mod consumer_group_heartbeat;
 mod create_partitions;
 mod create_topics;
+mod delete_groups;
 mod delete_records;
 mod delete_topics;
 mod describe_cluster;
 mod describe_configs;
+mod describe_groups;
 mod describe_log_dirs;
 mod describe_quorum;
 mod describe_topic_partitions;
@@ -26,13 +30,22 @@ mod elect_leaders;
 mod error;
 mod fetch;
 mod fetch_sessions;
+mod find_coordinator;
+mod groups;
+mod heartbeat;
 mod incremental_alter_configs;
 mod init_producer_id;
+mod join_group;
+mod leave_group;
 mod list_config_resources;
+mod list_groups;
 mod list_offsets;
 mod list_partition_reassignments;
 mod metadata;
 mod nearest_replica;
+mod offset_commit;
+mod offset_delete;
+mod offset_fetch;
 mod offset_for_leader_epoch;
 mod partitions;
 mod produce;
@@ -40,6 +53,7 @@ mod raft_voters;
 mod records;
 mod repeats;
 pub mod served;
+mod sync_group;
 mod unregister_broker;
 
 use std::cell::RefCell;
@@ -47,6 +61,7 @@ use std::future::Future;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::rc::Rc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use chronik_protocol::{ApiKey, DecodeError, ErrorCode, KafkaString, Request, RequestFrame};
@@ -58,7 +73,7 @@ use chronik_shards::model::{
 };
 use chronik_shards::shard::ShardHandle;
 
-use crate::control::{ControlError, random_topic_id};
+use crate::control::{ControlError, QuorumState, random_bytes, random_topic_id};
 use crate::front::{FETCH_SESSIONS_MAX, FrontPlan};
 use crate::metadata_view::MetadataView;
 use crate::net::{ConnectionContext, Dispatched, Dispatcher};
@@ -72,6 +87,14 @@ use records::RecordChecks;
 /// Largest request that carries no records. Decoded, such a request takes up to some fifty times its bytes;
 /// one that names 10,000 topics takes less than this.
 const PLAIN_REQUEST_BYTES_MAX: usize = 4 << 20;
+
+/// How long the answer to a change waits for the other nodes, at most. A node that was killed a moment ago is
+/// fenced before that.
+const SPREAD_PATIENCE: Duration = Duration::from_secs(1);
+
+/// How long a request may wait for the controller when the node has begun to stop: a controller that is there takes
+/// much less.
+const STOP_PATIENCE: Duration = Duration::from_millis(200);
 
 /// Bits of every operation on a topic that a client without an authorizer may do: read, write, create,
 /// delete, alter, describe, describe configs, alter configs.
@@ -137,9 +160,35 @@ impl Handlers {
         self.now().monotonic.plus_millis(u64::try_from(timeout_ms).unwrap_or(0))
     }
 
-    /// Proposes a change; returns when it is applied on this shard.
+    /// Proposes a change; returns when it is applied on this shard. A stop of the node does not wait for a
+    /// controller that does not answer.
     async fn propose(&self, command: MetadataCommand) -> Result<ApplyOutcome, ControlError> {
-        self.proposals.propose(&command).await
+        let proposed = self.proposals.propose(&command);
+        let answer = concurrent::before(proposed, self.long_stopping()).await;
+        answer.unwrap_or(Err(ControlError::Stopped))
+    }
+
+    /// How the Raft group stands.
+    async fn quorum(&self) -> Result<QuorumState, ControlError> {
+        let told = concurrent::before(self.proposals.quorum(), self.long_stopping()).await;
+        told.unwrap_or(Err(ControlError::Stopped))
+    }
+
+    async fn long_stopping(&self) {
+        self.shard.stopping().await;
+        glommio::timer::sleep(STOP_PATIENCE).await;
+    }
+
+    /// Returns when the other nodes that are there know what this shard knows of the metadata, so that a client
+    /// may go on with any of them; or after `timeout_ms` and [`SPREAD_PATIENCE`]: what was changed stays changed.
+    async fn spread(&self, timeout_ms: i32) {
+        let patience = Duration::from_millis(u64::try_from(timeout_ms).unwrap_or(0));
+        let index = self.metadata.borrow().image().applied();
+        let spread = self.proposals.when_spread(index, patience.min(SPREAD_PATIENCE));
+        let spread = concurrent::before(spread, self.shard.stopping()).await;
+        if let Some(Err(error)) = spread {
+            tracing::debug!(%error, "other nodes may not know yet of a change that a client is told of");
+        }
     }
 
     /// A partition that a request names by its topic's name, if this node leads it.
@@ -147,6 +196,10 @@ impl Handlers {
         let view = self.metadata.borrow();
         partitions::led_here(&view, TopicNamed::Name(topic), partition)
             .map_err(partitions::NotHere::code)
+    }
+
+    fn fresh_bytes(&self) -> [u8; 16] {
+        random_bytes().expect("the kernel gives random bytes once it has booted")
     }
 
     fn fresh_topic_id(&self) -> TopicId {
@@ -170,7 +223,11 @@ impl Handlers {
     }
 
     /// Everything but Produce, Fetch and ApiVersions: decoded, answered, encoded.
-    async fn plain(self: Rc<Self>, frame: RequestFrame) -> Answer {
+    async fn plain(
+        self: Rc<Self>,
+        frame: RequestFrame,
+        connection: Rc<ConnectionContext>,
+    ) -> Answer {
         /// Decodes the request, runs the handler, encodes its response.
         macro_rules! with {
             (|$request:ident, $version:ident| $response:expr) => {{
@@ -182,7 +239,29 @@ impl Handlers {
             }};
         }
         let this = &self;
+        let client = || groups::client(frame.header.client_id.as_ref(), &connection);
         match frame.api {
+            ApiKey::OffsetCommit => with!(|r, v| offset_commit::handle(this, r, v).await),
+            ApiKey::OffsetFetch => with!(|r, v| offset_fetch::handle(this, r, v).await),
+            ApiKey::FindCoordinator => with!(|r, v| find_coordinator::handle(this, r, v).await),
+            ApiKey::JoinGroup => {
+                let client = client();
+                with!(|r, v| join_group::handle(this, client, r, v).await)
+            }
+            ApiKey::Heartbeat => with!(|r, _v| heartbeat::handle(this, r).await),
+            ApiKey::LeaveGroup => with!(|r, v| leave_group::handle(this, r, v).await),
+            ApiKey::SyncGroup => with!(|r, _v| sync_group::handle(this, r).await),
+            ApiKey::DescribeGroups => with!(|r, v| describe_groups::handle(this, r, v).await),
+            ApiKey::ListGroups => with!(|r, _v| list_groups::handle(this, r).await),
+            ApiKey::DeleteGroups => with!(|r, v| delete_groups::handle(this, r, v).await),
+            ApiKey::OffsetDelete => with!(|r, _v| offset_delete::handle(this, r).await),
+            ApiKey::ConsumerGroupHeartbeat => {
+                let client = client();
+                with!(|r, v| consumer_group_heartbeat::handle(this, client, r, v).await)
+            }
+            ApiKey::ConsumerGroupDescribe => {
+                with!(|r, _v| consumer_group_describe::handle(this, r).await)
+            }
             ApiKey::ListOffsets => with!(|r, v| list_offsets::handle(this, r, v).await),
             ApiKey::Metadata => with!(|r, v| metadata::handle(this, r, v).await),
             ApiKey::CreateTopics => with!(|r, v| create_topics::handle(this, r, v).await),
@@ -270,7 +349,7 @@ impl Dispatcher for KafkaDispatcher {
                 Dispatched::Respond(Box::pin(async move { fetch.await.map(Some) }))
             }
             _ => {
-                let plain = Rc::clone(handlers).plain(frame);
+                let plain = Rc::clone(handlers).plain(frame, Rc::clone(connection));
                 Dispatched::Respond(Box::pin(async move { plain.await.into_result().map(Some) }))
             }
         }

@@ -31,7 +31,7 @@ use smallvec::SmallVec;
 use super::answer::answer;
 use super::error::Refusal;
 use super::partitions::{self, NotHere, TopicNamed};
-use super::{Handlers, error};
+use super::{Handlers, error, groups};
 use crate::metadata_view::MetadataView;
 use crate::net;
 use crate::net::Turn;
@@ -153,6 +153,7 @@ struct Destination {
     codec: Option<Codec>,
     /// Its records are told apart by their keys.
     is_compacted: bool,
+    is_internal: bool,
 }
 
 /// Finds the partition and checks the batch, on the connection's own shard.
@@ -164,6 +165,10 @@ async fn check(
     turn: &mut Turn,
 ) -> Result<ProducePartition, Refusal> {
     let destination = find(&handlers.metadata.borrow(), named(topic, version), data.index)?;
+    if destination.is_internal {
+        let message = "the server alone appends to this topic";
+        return Err(Refusal::new(ErrorCode::InvalidTopicException, message));
+    }
     let records = data.records.clone().map(chronik_protocol::Records::into_bytes);
     let batch = checked(handlers, &destination, records.unwrap_or_default(), turn)
         .await
@@ -185,8 +190,10 @@ fn find(
     })?;
     let settings = view.settings(key.topic_id).expect("every topic of the image has settings");
     let max_message_bytes = settings.partition.max_message_bytes;
+    let is_internal =
+        view.image().topic(key.topic_id).is_some_and(|it| groups::is_internal(&it.name));
     let (codec, is_compacted) = (settings.compression.codec(), settings.partition.cleanup_compact);
-    Ok(Destination { key, max_message_bytes, codec, is_compacted })
+    Ok(Destination { key, max_message_bytes, codec, is_compacted, is_internal })
 }
 
 /// The batch as it may enter the log, in the codec that the topic stores.

@@ -10,12 +10,14 @@ mod support;
 
 mod cluster;
 mod cluster_data;
+mod cluster_membership;
 mod cluster_processes;
 mod compaction;
 mod damage;
 mod disk_full;
 mod fetch;
 mod fetch_sessions;
+mod groups;
 mod hostile;
 mod idempotence;
 mod log_bounds;

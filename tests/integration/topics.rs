@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use chronik_protocol::ErrorCode;
 use chronik_protocol::messages::alter_configs_request;
 use chronik_protocol::messages::create_partitions_request::{
     CreatePartitionsRequest, CreatePartitionsTopic,
@@ -14,7 +15,6 @@ use chronik_protocol::messages::describe_configs_request::{
 use chronik_protocol::messages::describe_configs_response::DescribeConfigsResourceResult;
 use chronik_protocol::messages::describe_log_dirs_request::DescribeLogDirsRequest;
 use chronik_protocol::messages::metadata_request::{MetadataRequest, MetadataRequestTopic};
-use chronik_protocol::ErrorCode;
 
 use crate::support::batch::Batch;
 use crate::support::client::Client;
@@ -91,7 +91,7 @@ fn creations_that_make_no_sense_are_refused_by_kind() {
         ("bad-value", 1, Some(("retention.ms", "soon")), ErrorCode::InvalidConfig),
         // Accepted without effect it would be a defect.
         ("no-effect", 1, Some(("segment.jitter.ms", "1")), ErrorCode::InvalidConfig),
-        ("compact", 1, Some(("cleanup.policy", "compact")), ErrorCode::InvalidConfig),
+        ("policy", 1, Some(("cleanup.policy", "shrink")), ErrorCode::InvalidConfig),
     ] {
         let configs: Vec<(&str, &str)> = config.into_iter().collect();
         let code = try_create_topic(&mut client, name, partitions, &configs);

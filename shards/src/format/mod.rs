@@ -9,6 +9,7 @@ pub mod cleaner_checkpoint;
 pub mod compacted_batch;
 pub mod compression;
 pub mod epoch_checkpoint;
+pub mod group_record;
 pub mod metadata_command;
 pub mod metadata_frame;
 pub mod metadata_snapshot;

@@ -3,10 +3,11 @@
 use std::fmt;
 use std::sync::Arc;
 
+use super::group::GroupResponse;
 use super::input::{PartitionConfig, ProduceOutcomes, Token};
 use crate::format::positions::{PartitionCheckpoint, ProducerCheckpoint};
 use crate::format::record_batch::StoredBatch;
-use crate::model::{Lsn, Offset, ReplicaKey, TimestampMs, WalFileSeq};
+use crate::model::{LeaderEpoch, Lsn, Offset, ReplicaKey, TimestampMs, WalFileSeq};
 
 /// One thing to do.
 #[derive(Clone, Debug)]
@@ -29,6 +30,27 @@ pub enum Effect {
         token: Token,
         /// The log start now.
         log_start_offset: Offset,
+    },
+    /// A request to a coordinator of groups is answered.
+    GroupAnswered {
+        /// Whose.
+        token: Token,
+        /// The answer.
+        response: Box<GroupResponse>,
+    },
+    /// A coordinator has to read its partition: ask `next_group_read` what, until it is done.
+    LoadGroups {
+        /// The partition.
+        key: ReplicaKey,
+        /// Which coordinator.
+        leader_epoch: LeaderEpoch,
+    },
+    /// Something is wrong with a partition of groups: tell the operator.
+    GroupsFailed {
+        /// The partition.
+        key: ReplicaKey,
+        /// For the log line.
+        reason: String,
     },
     /// Entries wait for a commit: have the WAL writer call `next_commit`.
     CommitPending,
@@ -133,6 +155,8 @@ pub enum StoreJob {
         /// Whose.
         key: ReplicaKey,
     },
+    /// Try again to remove what could not be removed.
+    RemoveLeftovers,
 }
 
 /// A round's end: what is known to be in segments.
@@ -196,10 +220,15 @@ pub enum StoreReply {
         /// Its number: WAL files that end at or below are free.
         lsn: Lsn,
     },
-    /// The directory is gone.
+    /// The directory is gone, or left over: it is in nobody's way.
     Removed {
         /// Whose.
         key: ReplicaKey,
+    },
+    /// So many directories could not be removed: [`StoreJob::RemoveLeftovers`] is wanted later.
+    Leftovers {
+        /// How many there are.
+        count: usize,
     },
     /// No space. Nothing of the job was kept; the machine gives it again later.
     NoSpace {
@@ -228,7 +257,7 @@ impl StoreReply {
             | Self::Removed { key }
             | Self::Failed { key, .. } => Some(*key),
             Self::NoSpace { key } => *key,
-            Self::RunsDone | Self::Checkpointed { .. } => None,
+            Self::RunsDone | Self::Checkpointed { .. } | Self::Leftovers { .. } => None,
         }
     }
 }

@@ -5,7 +5,9 @@
 
 pub mod compaction;
 pub mod controller;
+pub mod coordinators;
 pub mod effect;
+pub mod group;
 pub mod input;
 pub mod limits;
 pub mod metadata;

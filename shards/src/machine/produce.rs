@@ -76,7 +76,7 @@ impl ShardMachine {
     /// Takes a produce. Answered by [`Effect::ProduceDone`]: with `acks=0` when it is in the log, on its way to the
     /// disk, so that whoever brings more than the log takes can be held up.
     pub fn produce(&mut self, now: Now, input: ProduceInput, out: &mut Vec<Effect>) {
-        if self.life != Life::Running {
+        if !self.is_serving() {
             self.refuse(now, &input, &ProduceError::Stopping, out);
             return;
         }
@@ -147,7 +147,7 @@ impl ShardMachine {
     }
 
     /// Whether waiting for room is pointless until somebody frees the disk.
-    fn is_out_of_space(&self) -> bool {
+    pub(super) fn is_out_of_space(&self) -> bool {
         !self.admits() && (self.rounds.lacks_space() || self.wal.lacks_space())
     }
 
@@ -180,6 +180,24 @@ impl ShardMachine {
         self.cache.trim(self.limits.tail_cache_bytes, &mut self.partitions);
     }
 
+    /// Appends a batch of the server's own, as one with `acks=all`. Returns the offset after its last record.
+    ///
+    /// # Errors
+    /// Why nothing was appended.
+    pub(super) fn append_own(
+        &mut self,
+        now: Now,
+        input: ProducePartition,
+        out: &mut Vec<Effect>,
+    ) -> Result<Offset, ProduceError> {
+        let waiting = self.append_batch(now, Acks::All, input)?;
+        if waiting.counts_early {
+            self.advance(waiting.slot, out);
+        }
+        self.cache.trim(self.limits.tail_cache_bytes, &mut self.partitions);
+        Ok(waiting.end_offset)
+    }
+
     fn append_batch(
         &mut self,
         now: Now,
@@ -194,6 +212,10 @@ impl ShardMachine {
         }
         let slot = self.partitions.slot(&key).ok_or(ProduceError::UnknownPartition(key))?;
         let partition = self.partitions.get_mut(slot).expect("a key names an open slot");
+        if self.life == Life::WindingDown && acks == Acks::All && partition.waits_for_others() {
+            partition.producers.refused(&batch.header, now.wall);
+            return Err(ProduceError::Stopping);
+        }
         let (base_offset, end_offset, timestamp) = match partition.append(now, acks, batch)? {
             Accepted::Appended(batch) => {
                 let (base_offset, end_offset) = (batch.header.base_offset, batch.end_offset());

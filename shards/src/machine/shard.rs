@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 
 use super::acks::Requests;
 use super::compaction::Compaction;
+use super::coordinators::Coordinators;
 use super::effect::{Effect, LogView, NoSpace, RecoveredPartition, StoreJob, StoreReply, WalStart};
 use super::fetch_waits::FetchWaits;
 use super::input::{PartitionConfig, PartitionSpec, ProduceError};
@@ -29,6 +30,8 @@ use crate::model::{Lsn, MonotonicMicros, Now, ReplicaKey, ShardId, WalFileSeq};
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Life {
     Running,
+    /// It will stop: what waits for other nodes waits no longer.
+    WindingDown,
     Stopping,
     Stopped,
 }
@@ -53,6 +56,7 @@ pub struct ShardMachine {
     pub(super) compaction: Compaction,
     /// `None` on a node without peers.
     pub(super) replication: Option<Replication>,
+    pub(super) coordinators: Coordinators,
 }
 
 impl ShardMachine {
@@ -94,6 +98,7 @@ impl ShardMachine {
             next_retention: None,
             compaction: Compaction::default(),
             replication: None,
+            coordinators: Coordinators::default(),
         }
     }
 
@@ -196,6 +201,7 @@ impl ShardMachine {
     pub fn close_partition(&mut self, now: Now, key: ReplicaKey, out: &mut Vec<Effect>) {
         self.rounds.known(&key);
         let Some(slot) = self.partitions.slot(&key) else { return self.pump(now, out) };
+        self.end_coordinator(now, &key, out);
         self.waits.answer_all(slot, &mut self.partitions, out);
         let mut partition = self.partitions.remove(slot).expect("a key names an open slot");
         for waiter in partition.ack_waiters.take() {
@@ -219,6 +225,10 @@ impl ShardMachine {
     /// has room. [`Effect::CommitPending`] says when to ask again. What it holds goes to followers at the same
     /// time: see [`next_peer_effect`](Self::next_peer_effect).
     pub fn next_commit(&mut self, now: Now, out: &mut Vec<Effect>) -> Option<Commit> {
+        // Peers may go on for a moment; the WAL is complete, and about to be closed.
+        if self.life == Life::Stopped {
+            return None;
+        }
         self.divert_large_runs(now, out);
         let commit = self.wal.next_commit()?;
         self.replicate(commit.entries.iter().filter_map(|entry| match entry {
@@ -262,6 +272,7 @@ impl ShardMachine {
         let is_late = reply.key().is_some_and(|key| self.removals.awaits(&key));
         match reply {
             StoreReply::Removed { key } => self.removals.done(&key),
+            StoreReply::Leftovers { count } => self.removals.left_over(now.monotonic, count),
             _ if is_late => {}
             StoreReply::Segments { key, view } => self.take_view(now, key, view, out),
             StoreReply::RunsDone => self.large_runs_done(),
@@ -300,10 +311,12 @@ impl ShardMachine {
             self.waits.next_deadline(),
             self.wal.next_deadline(),
             self.rounds.next_deadline(),
+            self.removals.next_deadline(),
             self.cache.idle_deadline(self.limits.tail_cache_idle_ms),
             self.next_retention,
             self.compaction.next_deadline(),
             self.next_peer_deadline(),
+            self.next_group_deadline(),
         ];
         parts.into_iter().flatten().min()
     }
@@ -318,9 +331,11 @@ impl ShardMachine {
         self.waits.expire(now.monotonic, &mut self.partitions, out);
         self.wal.tick(now.monotonic);
         self.rounds.tick(now, &self.partitions, out);
+        self.removals.tick(now.monotonic, out);
         let idle_ms = self.limits.tail_cache_idle_ms;
         self.cache.trim_idle(now.monotonic, idle_ms, &mut self.partitions);
         self.tick_peers(now);
+        self.tick_coordinators(now, out);
         if self.next_retention.is_some_and(|at| at <= now.monotonic) {
             self.run_retention(now, out);
         }
@@ -328,16 +343,40 @@ impl ShardMachine {
         self.pump(now, out);
     }
 
+    /// The node is about to stop. What waits for replicas on other nodes is answered: leadership goes where it can
+    /// before that, and where it does not nobody knows how long the others take. What the own disk decides goes on.
+    pub fn wind_down(&mut self, now: Now, out: &mut Vec<Effect>) {
+        if self.life != Life::Running {
+            return;
+        }
+        self.life = Life::WindingDown;
+        for (_, partition) in self.partitions.iter_mut() {
+            if partition.waits_for_others() {
+                for waiter in partition.ack_waiters.take_all() {
+                    let stopping = Err(ProduceError::Stopping);
+                    self.requests.decide(waiter.request, waiter.index, stopping, out);
+                }
+            }
+        }
+        self.pump(now, out);
+    }
+
+    /// Whether requests are taken.
+    pub(super) fn is_serving(&self) -> bool {
+        matches!(self.life, Life::Running | Life::WindingDown)
+    }
+
     /// Begins the orderly stop: produces are refused, waiting fetches answered, everything goes to
     /// segments. [`Effect::Stopped`] is the end.
     pub fn stop(&mut self, now: Now, out: &mut Vec<Effect>) {
-        if self.life != Life::Running {
+        if !self.is_serving() {
             return;
         }
         self.life = Life::Stopping;
         self.next_retention = None;
         self.compaction.stop();
         self.refuse_parked(now, &ProduceError::Stopping, out);
+        self.end_coordinators(now, out);
         self.waits.expire(MonotonicMicros(u64::MAX), &mut self.partitions, out);
         self.pump(now, out);
     }
@@ -359,6 +398,7 @@ impl ShardMachine {
         self.wal.check_invariants();
         self.runs.check_invariants();
         self.check_peers();
+        self.check_coordinators();
         self.rounds.check_invariants(&self.partitions);
         self.waits.check_invariants(&self.partitions);
         assert!(
@@ -374,6 +414,7 @@ impl ShardMachine {
         let before = partition.advance();
         let (own, high_watermark) = (partition.in_sync.own(), partition.high_watermark);
         let due_log_start = partition.due_log_start();
+        let coordinated = partition.is_coordinated.then_some(partition.key);
         while let Some(mut waiter) = partition.ack_waiters.pop(own, high_watermark) {
             waiter.appended.log_start_offset = partition.log_start_offset;
             self.requests.decide(waiter.request, waiter.index, Ok(waiter.appended), out);
@@ -385,6 +426,9 @@ impl ShardMachine {
             self.waits.readable(slot, bytes, &mut self.partitions, out);
         }
         if before.is_some() {
+            if let Some(key) = coordinated {
+                self.release_group_answers(&key, high_watermark, out);
+            }
             self.tell_positions(slot);
         }
         if let Some(log_start) = due_log_start {
@@ -401,6 +445,7 @@ impl ShardMachine {
         self.begin_large_runs(now, out);
         self.pump_peers(now, out);
         self.resume_parked(now, out);
+        self.resume_group_requests(now, out);
         let unflushed = self.wal.durable() > self.wal.checkpointed_lsn();
         // A checkpoint that frees nothing would be wanted again at once.
         let frees = unflushed && !self.rounds.is_held();
@@ -493,6 +538,7 @@ impl ShardMachine {
     fn fail_partition(&mut self, now: Now, key: ReplicaKey, out: &mut Vec<Effect>) {
         self.cut_is_over(&key);
         self.abandon_compaction(now.monotonic, &key);
+        self.end_coordinator(now, &key, out);
         let Some(slot) = self.partitions.slot(&key) else { return };
         let partition = self.partitions.get_mut(slot).expect("a key names an open slot");
         let was_appending = partition.append_target.is_some();

@@ -9,12 +9,13 @@ use std::io::{self, IoSlice};
 use std::path::Path;
 
 use super::compaction::write_checkpoint;
-use super::disk::{Disk, OpenMode, read_file, replace_file};
+use super::disk::{Disk, OpenMode, is_no_space, read_file};
 use super::open_files::OpenFiles;
 use super::partition_log::PartitionLog;
 use super::paths::{SegmentFile, segment_file};
 use super::producers::ProducerTable;
 use super::segment::Segment;
+use crate::format::cleaner_checkpoint::{CleanerCheckpoint, FILE_NAME};
 use crate::format::record_batch::{BatchHeader, HEADER_BYTES};
 use crate::format::{compacted_batch, producer_snapshot};
 use crate::machine::effect::SegmentMeta;
@@ -64,14 +65,24 @@ impl PartitionLog {
         self.cut_cleaner(disk, end)
     }
 
-    /// What was compacted behind a cut is gone, and what comes there is not.
+    /// What was compacted behind a cut is gone, and what comes there is not. The next compaction says so on a disk that
+    /// has no room now.
     fn cut_cleaner<D: Disk>(&mut self, disk: &D, end: Offset) -> io::Result<()> {
         let cleaner = self.cleaner.cut(end);
-        if cleaner != self.cleaner {
-            write_checkpoint(disk, &self.dir, cleaner)?;
-            self.cleaner = cleaner;
+        if cleaner == self.cleaner {
+            return Ok(());
         }
-        Ok(())
+        self.cleaner = cleaner;
+        let result = match cleaner == CleanerCheckpoint::default() {
+            true => disk.remove_file(&self.dir.join(FILE_NAME)),
+            false => write_checkpoint(disk, &self.dir, cleaner),
+        };
+        match result {
+            Err(error) if !is_no_space(&error) && error.kind() != io::ErrorKind::NotFound => {
+                Err(error)
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Removes all segments: the log begins anew with the next batch.
@@ -92,7 +103,7 @@ impl PartitionLog {
     }
 }
 
-/// The segment up to `end`, with indexes that say so.
+/// The segment up to `end`, with as much of its indexes as speaks of that.
 fn cut_segment<D: Disk>(
     disk: &D,
     dir: &Path,
@@ -123,8 +134,15 @@ fn cut_segment<D: Disk>(
     } else if kept_end != end {
         return Err(io::Error::other(format!("cut at {end}, a batch reaches from {kept_end} on")));
     }
-    for (kind, content) in [(SegmentFile::Index, index), (SegmentFile::TimeIndex, time_index)] {
-        replace_file(disk, &segment_file(dir, kind, meta.base_offset), &content)?;
+    // The caller cuts the files to the lengths given here. Nothing is written: a cut must succeed on a full disk and needs no sync
+    // of its own, and entries that are not there cost time only.
+    let begins_with = |kind, entries: &[u8]| {
+        let content = read_file(disk, &segment_file(dir, kind, meta.base_offset));
+        content.is_ok_and(|content| content.starts_with(entries))
+    };
+    if !begins_with(SegmentFile::Index, &index) || !begins_with(SegmentFile::TimeIndex, &time_index)
+    {
+        segment.forget_entries();
     }
     Ok(segment)
 }

@@ -44,6 +44,12 @@ impl Partition {
         Ok(Accepted::Appended(self.tail.push(stored)))
     }
 
+    /// Whether acks=all waits for replicas on other nodes.
+    #[must_use]
+    pub fn waits_for_others(&self) -> bool {
+        self.leads() && self.in_sync.count() > 1
+    }
+
     /// Moves the high watermark to where it may be; returns where it was if it moved.
     pub fn advance(&mut self) -> Option<Offset> {
         let unflushed = self.log_end_offset.since(self.durable_end).unsigned_abs();
@@ -88,6 +94,12 @@ impl Partition {
             Some(asked) if asked > current => Err(FetchError::UnknownEpoch { asked, current }),
             Some(_) | None => Ok(()),
         }
+    }
+
+    /// Whether a batch that waits for all replicas would be taken.
+    pub fn takes_all(&self) -> bool {
+        let has_enough = self.in_sync.count() >= self.config.min_insync_replicas;
+        !self.has_failed && self.leads() && !self.awaits_cut && has_enough
     }
 
     fn check_batch(&self, now: Now, acks: Acks, header: &BatchHeader) -> Result<(), ProduceError> {

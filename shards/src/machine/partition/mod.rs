@@ -96,6 +96,8 @@ pub struct Partition {
     pub is_swapping: bool,
     /// Whether compaction has met records that it cannot read.
     pub is_uncleanable: bool,
+    /// Whether a coordinator of groups waits for its high watermark.
+    pub is_coordinated: bool,
 }
 
 impl Partition {
@@ -152,6 +154,7 @@ impl Partition {
             covering_end: Offset::ZERO,
             is_swapping: false,
             is_uncleanable: false,
+            is_coordinated: false,
         }
     }
 

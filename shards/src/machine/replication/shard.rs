@@ -79,6 +79,7 @@ impl ShardMachine {
         }
         self.change_role(now, slot, change, out);
         self.configure_partition(key, assignment.spec.config.clone(), out);
+        self.follow_role(now, slot, change, out);
         self.advance(slot, out);
         self.retry_waiting_open(key);
         self.pump(now, out);
@@ -180,8 +181,7 @@ impl ShardMachine {
     }
 
     fn check_hello(&self, hello: &Hello) -> Result<(), (Refusal, String)> {
-        let Some(replication) = self.replication.as_ref().filter(|_| self.life == Life::Running)
-        else {
+        let Some(replication) = self.replication.as_ref().filter(|_| self.is_serving()) else {
             return Err((Refusal::Stopping, "this node is not running".to_owned()));
         };
         if hello.cluster_id != replication.cluster_id {
