@@ -168,7 +168,7 @@ const KEYS: &[BrokerKey] = &[
         Rule::Long { min: 1024, max: i64::MAX },
         FOREVER,
         "Bytes that compactions read and write in a second at most, of all shards together. Without \
-         a limit they rest twice as long as they work.",
+         a limit they rest six times as long as they work.",
     ),
     key(
         "log.cleaner.max.compaction.lag.ms",
