@@ -3,10 +3,6 @@
 //! One rkyv root in a [frame](super::metadata_frame). The records here are the layout; the machine
 //! turns its image into them and back.
 
-mod version_1;
-mod version_2;
-mod version_3;
-
 use rkyv::with::Map;
 use rkyv::{Archive, Deserialize, Serialize};
 
@@ -151,9 +147,6 @@ impl MetadataSnapshot {
         let frame = open(SNAPSHOT_MAGIC, bytes)?;
         match (frame.kind, frame.version) {
             (KIND, VERSION) => from_body(frame.body),
-            (KIND, 3) => from_body::<version_3::Snapshot>(frame.body).map(Self::from),
-            (KIND, 2) => from_body::<version_2::Snapshot>(frame.body).map(Self::from),
-            (KIND, 1) => from_body::<version_1::Snapshot>(frame.body).map(Self::from),
             (kind, version) => Err(MetadataFormatError::Unknown { kind, version }),
         }
     }
