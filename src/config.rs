@@ -373,6 +373,12 @@ fn broker_config(
         }
     }
     let nodes = peers.map_or(1, |peers| peers.control.len() + 1);
+    let groups = "offsets.topic.replication.factor";
+    if broker.explicit(groups).is_none()
+        && broker.settings().groups_topic.replication_factor > nodes
+    {
+        broker.set(groups, &nodes.to_string())?;
+    }
     let factor = broker.settings().default_replication_factor;
     if factor > nodes {
         let reason = format!("more replicas than nodes: there are {nodes}");

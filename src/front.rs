@@ -15,6 +15,7 @@ use std::time::Duration;
 use chronik_shards::format::peer_frame::ClusterId;
 use chronik_shards::io::inbox::{InboxSender, NotSent};
 use chronik_shards::io::local::Slot;
+use chronik_shards::machine::group::TopicFacts;
 use chronik_shards::machine::metadata::{ApplyOutcome, MetadataChange, MetadataImage, Topic};
 use chronik_shards::machine::replica::NodeIdentity;
 use chronik_shards::machine::replication::PeerLimits;
@@ -119,6 +120,7 @@ pub fn build(
     let view = MetadataView::new(plan.node_id, Arc::clone(&plan.broker), image);
     let me = NodeIdentity { node_id: plan.node_id, broker_epoch: plan.broker_epoch };
     shard.join_cluster(plan.peer_cluster_id, me, plan.peer_limits);
+    shard.coordinate_groups(plan.broker.group_settings());
     let front = Rc::new(Front {
         shard,
         view: Rc::new(RefCell::new(view)),
@@ -178,12 +180,16 @@ impl Front {
         let view = self.view.borrow();
         match change {
             MetadataChange::TopicCreated { topic_id } => {
+                self.tell_groups(&view, *topic_id);
                 self.assign_from(&view, *topic_id, PartitionIndex(0));
             }
             MetadataChange::PartitionsCreated { topic_id, first } => {
+                self.tell_groups(&view, *topic_id);
                 self.assign_from(&view, *topic_id, *first);
             }
             MetadataChange::TopicDeleted { topic } => {
+                let version = groups_version(&view);
+                self.shard.group_topic_changed(version, &topic.name, None);
                 for (key, _) in topic.replicas().filter(|(key, _)| self.owns(*key)) {
                     self.shard.close_partition(key);
                 }
@@ -222,8 +228,17 @@ impl Front {
             self.locate(&view, node_id);
         }
         for topic in view.image().topics() {
+            self.tell_groups(&view, topic.id);
             self.assign_from(&view, topic.id, PartitionIndex(0));
         }
+    }
+
+    /// Tells coordinators of groups what there is to subscribe to.
+    fn tell_groups(&self, view: &MetadataView, topic_id: TopicId) {
+        let topic = view.image().topic(topic_id).expect("the caller has it from the image");
+        let partitions = i32::try_from(topic.partitions.len()).unwrap_or(i32::MAX);
+        let facts = TopicFacts { topic_id, partitions };
+        self.shard.group_topic_changed(groups_version(view), &topic.name, Some(facts));
     }
 
     /// Says where the shards of a peer are reached.
@@ -301,6 +316,11 @@ impl Front {
         }
         connections.stop(STOP_GRACE).await;
     }
+}
+
+/// The place in the metadata, as coordinators of groups record it.
+fn groups_version(view: &MetadataView) -> i64 {
+    i64::try_from(view.image().applied()).unwrap_or(i64::MAX)
 }
 
 /// Gives accepted sockets to the shards that were chosen for them.

@@ -11,8 +11,11 @@ use chronik_protocol::{ErrorCode, KafkaString, Uuid};
 use chronik_shards::format::metadata_command::{
     Assignment, ConfigEntry, CreateTopic, MetadataCommand,
 };
+use chronik_shards::machine::coordinators::GROUPS_TOPIC;
 use chronik_shards::machine::metadata::ApplyOutcome;
-use chronik_shards::machine::topic_config::{check_topic_configs, describe_topic};
+use chronik_shards::machine::topic_config::{
+    GroupsTopicSettings, check_topic_configs, describe_topic,
+};
 use chronik_shards::model::{NodeId, TopicId};
 
 use super::configs::source_code;
@@ -30,6 +33,8 @@ pub struct NewTopic {
     name: String,
     replicas: Replicas,
     configs: BTreeMap<String, String>,
+    /// Whether it is the server that wants it, which may ask for what clients may not.
+    is_own: bool,
 }
 
 /// How its partitions are laid out.
@@ -54,7 +59,23 @@ impl NewTopic {
     #[must_use]
     pub fn with_defaults(name: String) -> Self {
         let replicas = Replicas::Counted { partitions: None, replication_factor: None };
-        Self { name, replicas, configs: BTreeMap::new() }
+        Self { name, replicas, configs: BTreeMap::new(), is_own: false }
+    }
+
+    /// The topic of groups.
+    #[must_use]
+    pub fn of_groups(settings: GroupsTopicSettings) -> Self {
+        let replicas = Replicas::Counted {
+            partitions: Some(settings.partitions),
+            replication_factor: Some(settings.replication_factor),
+        };
+        let configs = [
+            ("cleanup.policy", "compact".to_owned()),
+            ("compression.type", "producer".to_owned()),
+            ("segment.bytes", settings.segment_bytes.to_string()),
+        ];
+        let configs = configs.map(|(name, value)| (name.to_owned(), value)).into();
+        Self { name: GROUPS_TOPIC.to_owned(), replicas, configs, is_own: true }
     }
 
     fn parse(topic: &CreatableTopic) -> Result<Self, Refusal> {
@@ -73,7 +94,7 @@ impl NewTopic {
             },
             false => Replicas::Assigned(assigned(topic)?),
         };
-        Ok(Self { name: topic.name.to_string(), replicas, configs })
+        Ok(Self { name: topic.name.to_string(), replicas, configs, is_own: false })
     }
 }
 
@@ -193,8 +214,10 @@ fn command(
 ) -> Result<(CreateTopic, Created), Refusal> {
     let image = view.image();
     image.check_new_topic(&new.name).map_err(|rejection| error::of_rejection(&rejection))?;
-    check_topic_configs(&new.configs, view.broker_config())
-        .map_err(|error| Refusal::new(ErrorCode::InvalidConfig, error.to_string()))?;
+    if !new.is_own {
+        check_topic_configs(&new.configs, view.broker_config())
+            .map_err(|error| Refusal::new(ErrorCode::InvalidConfig, error.to_string()))?;
+    }
     let settings = view.broker_config().settings();
     let partitions: Vec<Assignment> = match new.replicas {
         Replicas::Assigned(partitions) => partitions,

@@ -12,7 +12,7 @@ use chronik_protocol::{ErrorCode, KafkaString, Uuid};
 use chronik_shards::machine::metadata::{Topic, check_topic_name};
 use chronik_shards::model::{NodeId, PartitionIndex, ReplicaKey};
 
-use super::{Handlers, TOPIC_OPERATIONS, partitions};
+use super::{Handlers, TOPIC_OPERATIONS, groups, partitions};
 use crate::metadata_view::MetadataView;
 
 /// Most partitions of one answer, whatever the client asks for.
@@ -122,6 +122,7 @@ fn described(
     DescribeTopicPartitionsResponseTopic {
         name: Some(KafkaString::from(topic.name.as_str())),
         topic_id: Uuid(topic.id.0),
+        is_internal: groups::is_internal(&topic.name),
         partitions: described,
         topic_authorized_operations: TOPIC_OPERATIONS,
         ..DescribeTopicPartitionsResponseTopic::default()

@@ -15,7 +15,7 @@ use chronik_shards::machine::metadata::{Topic, check_topic_name};
 use chronik_shards::model::{NodeId, TopicId};
 
 use super::create_topics::{self, NewTopic};
-use super::{CLUSTER_OPERATIONS, Handlers, TOPIC_OPERATIONS, partitions};
+use super::{CLUSTER_OPERATIONS, Handlers, TOPIC_OPERATIONS, groups, partitions};
 use crate::metadata_view::MetadataView;
 
 /// A topic of the request.
@@ -120,7 +120,10 @@ async fn one(
     if !may_create || !handlers.settings.auto_create_topics {
         return refused(Some(name), Uuid::ZERO, ErrorCode::UnknownTopicOrPartition);
     }
-    let new = NewTopic::with_defaults(name.to_string());
+    let new = match groups::is_internal(&name) {
+        true => NewTopic::of_groups(handlers.settings.groups_topic),
+        false => NewTopic::with_defaults(name.to_string()),
+    };
     match create_topics::create(handlers, new).await {
         // The leaders in the answer are asked next.
         Ok(_) => handlers.spread(i32::MAX).await,
@@ -165,6 +168,7 @@ fn described(topic: &Topic, view: &MetadataView) -> MetadataResponseTopic {
     MetadataResponseTopic {
         name: Some(KafkaString::from(topic.name.as_str())),
         topic_id: Uuid(topic.id.0),
+        is_internal: groups::is_internal(&topic.name),
         partitions: described,
         ..MetadataResponseTopic::default()
     }

@@ -13,12 +13,16 @@ mod answer;
 mod api_versions;
 mod concurrent;
 mod configs;
+mod consumer_group_describe;
+mod consumer_group_heartbeat;
 mod create_partitions;
 mod create_topics;
+mod delete_groups;
 mod delete_records;
 mod delete_topics;
 mod describe_cluster;
 mod describe_configs;
+mod describe_groups;
 mod describe_log_dirs;
 mod describe_quorum;
 mod describe_topic_partitions;
@@ -26,13 +30,22 @@ mod elect_leaders;
 mod error;
 mod fetch;
 mod fetch_sessions;
+mod find_coordinator;
+mod groups;
+mod heartbeat;
 mod incremental_alter_configs;
 mod init_producer_id;
+mod join_group;
+mod leave_group;
 mod list_config_resources;
+mod list_groups;
 mod list_offsets;
 mod list_partition_reassignments;
 mod metadata;
 mod nearest_replica;
+mod offset_commit;
+mod offset_delete;
+mod offset_fetch;
 mod offset_for_leader_epoch;
 mod partitions;
 mod produce;
@@ -40,6 +53,7 @@ mod raft_voters;
 mod records;
 mod repeats;
 pub mod served;
+mod sync_group;
 mod unregister_broker;
 
 use std::cell::RefCell;
@@ -59,7 +73,7 @@ use chronik_shards::model::{
 };
 use chronik_shards::shard::ShardHandle;
 
-use crate::control::{ControlError, QuorumState, random_topic_id};
+use crate::control::{ControlError, QuorumState, random_bytes, random_topic_id};
 use crate::front::{FETCH_SESSIONS_MAX, FrontPlan};
 use crate::metadata_view::MetadataView;
 use crate::net::{ConnectionContext, Dispatched, Dispatcher};
@@ -184,6 +198,10 @@ impl Handlers {
             .map_err(partitions::NotHere::code)
     }
 
+    fn fresh_bytes(&self) -> [u8; 16] {
+        random_bytes().expect("the kernel gives random bytes once it has booted")
+    }
+
     fn fresh_topic_id(&self) -> TopicId {
         random_topic_id().expect("the kernel gives random bytes once it has booted")
     }
@@ -205,7 +223,11 @@ impl Handlers {
     }
 
     /// Everything but Produce, Fetch and ApiVersions: decoded, answered, encoded.
-    async fn plain(self: Rc<Self>, frame: RequestFrame) -> Answer {
+    async fn plain(
+        self: Rc<Self>,
+        frame: RequestFrame,
+        connection: Rc<ConnectionContext>,
+    ) -> Answer {
         /// Decodes the request, runs the handler, encodes its response.
         macro_rules! with {
             (|$request:ident, $version:ident| $response:expr) => {{
@@ -217,7 +239,29 @@ impl Handlers {
             }};
         }
         let this = &self;
+        let client = || groups::client(frame.header.client_id.as_ref(), &connection);
         match frame.api {
+            ApiKey::OffsetCommit => with!(|r, v| offset_commit::handle(this, r, v).await),
+            ApiKey::OffsetFetch => with!(|r, v| offset_fetch::handle(this, r, v).await),
+            ApiKey::FindCoordinator => with!(|r, v| find_coordinator::handle(this, r, v).await),
+            ApiKey::JoinGroup => {
+                let client = client();
+                with!(|r, v| join_group::handle(this, client, r, v).await)
+            }
+            ApiKey::Heartbeat => with!(|r, _v| heartbeat::handle(this, r).await),
+            ApiKey::LeaveGroup => with!(|r, v| leave_group::handle(this, r, v).await),
+            ApiKey::SyncGroup => with!(|r, _v| sync_group::handle(this, r).await),
+            ApiKey::DescribeGroups => with!(|r, v| describe_groups::handle(this, r, v).await),
+            ApiKey::ListGroups => with!(|r, _v| list_groups::handle(this, r).await),
+            ApiKey::DeleteGroups => with!(|r, v| delete_groups::handle(this, r, v).await),
+            ApiKey::OffsetDelete => with!(|r, _v| offset_delete::handle(this, r).await),
+            ApiKey::ConsumerGroupHeartbeat => {
+                let client = client();
+                with!(|r, v| consumer_group_heartbeat::handle(this, client, r, v).await)
+            }
+            ApiKey::ConsumerGroupDescribe => {
+                with!(|r, _v| consumer_group_describe::handle(this, r).await)
+            }
             ApiKey::ListOffsets => with!(|r, v| list_offsets::handle(this, r, v).await),
             ApiKey::Metadata => with!(|r, v| metadata::handle(this, r, v).await),
             ApiKey::CreateTopics => with!(|r, v| create_topics::handle(this, r, v).await),
@@ -305,7 +349,7 @@ impl Dispatcher for KafkaDispatcher {
                 Dispatched::Respond(Box::pin(async move { fetch.await.map(Some) }))
             }
             _ => {
-                let plain = Rc::clone(handlers).plain(frame);
+                let plain = Rc::clone(handlers).plain(frame, Rc::clone(connection));
                 Dispatched::Respond(Box::pin(async move { plain.await.into_result().map(Some) }))
             }
         }

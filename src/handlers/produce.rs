@@ -31,7 +31,7 @@ use smallvec::SmallVec;
 use super::answer::answer;
 use super::error::Refusal;
 use super::partitions::{self, NotHere, TopicNamed};
-use super::{Handlers, error};
+use super::{Handlers, error, groups};
 use crate::metadata_view::MetadataView;
 use crate::net;
 use crate::net::Turn;
@@ -151,6 +151,7 @@ struct Destination {
     key: ReplicaKey,
     max_message_bytes: usize,
     codec: Option<Codec>,
+    is_internal: bool,
 }
 
 /// Finds the partition and checks the batch, on the connection's own shard.
@@ -162,6 +163,10 @@ async fn check(
     turn: &mut Turn,
 ) -> Result<ProducePartition, Refusal> {
     let destination = find(&handlers.metadata.borrow(), named(topic, version), data.index)?;
+    if destination.is_internal {
+        let message = "the server alone appends to this topic";
+        return Err(Refusal::new(ErrorCode::InvalidTopicException, message));
+    }
     let records = data.records.clone().map(chronik_protocol::Records::into_bytes);
     let batch = checked(handlers, &destination, records.unwrap_or_default(), turn)
         .await
@@ -183,7 +188,9 @@ fn find(
     })?;
     let settings = view.settings(key.topic_id).expect("every topic of the image has settings");
     let max_message_bytes = settings.partition.max_message_bytes;
-    Ok(Destination { key, max_message_bytes, codec: settings.compression.codec() })
+    let is_internal =
+        view.image().topic(key.topic_id).is_some_and(|it| groups::is_internal(&it.name));
+    Ok(Destination { key, max_message_bytes, codec: settings.compression.codec(), is_internal })
 }
 
 /// The batch as it may enter the log, in the codec that the topic stores.

@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use chronik_shards::format::batch_builder::BatchBuilder;
 use chronik_shards::format::compression::Codec;
+use chronik_shards::format::group_record::GroupRecord;
 use chronik_shards::format::metadata_command::{
     Assignment, BrokerIncarnation, ConfigEntry, CreatePartitions, CreateTopic, DeleteTopic,
     ElectLeaders, Election, FoundCluster, LedPartition, MetadataCommand, ReassignPartition,
@@ -397,6 +398,55 @@ fn text_files_of_a_partition() {
         held_per_byte: 64,
     };
     target.fuzz();
+}
+
+#[test]
+fn records_of_groups() {
+    let target = Target {
+        name: "group_record",
+        corpus: "group_record",
+        seeds: group_record_seeds(),
+        repair: |_| {},
+        run: |input| match split_group_record(input) {
+            None => 0,
+            Some((key, value)) => match GroupRecord::decode(key, value) {
+                Ok(record) => {
+                    let (key, value) = record.encode();
+                    let again = GroupRecord::decode(&key, value.as_deref());
+                    assert_eq!(again.as_ref(), Ok(&record));
+                    outcome((key.first_chunk::<2>(), value.map(|value| value.len())))
+                }
+                Err(error) => kind(&error),
+            },
+        },
+        held_bytes: 16 << 10,
+        held_per_byte: 128,
+    };
+    target.fuzz();
+}
+
+/// A byte that is the key's length, the key, the value; no value where nothing follows.
+fn split_group_record(input: &[u8]) -> Option<(&[u8], Option<&[u8]>)> {
+    let (length, rest) = input.split_first()?;
+    let (key, value) = rest.split_at_checked(usize::from(*length))?;
+    Some((key, (!value.is_empty()).then_some(value)))
+}
+
+fn group_record_seeds() -> Vec<Vec<u8>> {
+    let golden = include_str!("../../shards/src/format/group_record/golden.txt");
+    let bytes = |hex: &str| -> Vec<u8> {
+        let digits = hex.as_bytes().chunks_exact(2);
+        digits.map(|d| u8::from_str_radix(str::from_utf8(d).unwrap(), 16).unwrap()).collect()
+    };
+    let lines = golden.lines().filter(|line| !line.starts_with('#'));
+    lines
+        .map(|line| {
+            let (key, value) = line.split_once(' ').expect("key and value");
+            let key = bytes(key);
+            let value = if value == "-" { Vec::new() } else { bytes(value) };
+            [vec![key.len() as u8], key, value].concat()
+        })
+        .collect()
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Records of several nodes, each a process of its own, as clients of any of them see it.
 
 mod absence;
+mod groups;
 mod leaders;
 mod strangers;
 mod versions;

@@ -16,6 +16,7 @@ mod damage;
 mod disk_full;
 mod fetch;
 mod fetch_sessions;
+mod groups;
 mod hostile;
 mod idempotence;
 mod log_bounds;

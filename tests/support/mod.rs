@@ -8,6 +8,7 @@
 pub mod batch;
 pub mod client;
 pub mod cluster;
+pub mod groups;
 pub mod links;
 pub mod random;
 pub mod replicated;

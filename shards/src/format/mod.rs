@@ -7,6 +7,7 @@ pub mod batch_builder;
 pub mod checkpoint;
 pub mod compression;
 pub mod epoch_checkpoint;
+pub mod group_record;
 pub mod metadata_command;
 pub mod metadata_frame;
 pub mod metadata_snapshot;

@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
+use super::group::GroupResponse;
 use super::input::{PartitionConfig, ProduceOutcomes, Token};
 use crate::format::positions::{PartitionCheckpoint, ProducerCheckpoint};
 use crate::format::record_batch::StoredBatch;
-use crate::model::{Lsn, Offset, ReplicaKey, TimestampMs, WalFileSeq};
+use crate::model::{LeaderEpoch, Lsn, Offset, ReplicaKey, TimestampMs, WalFileSeq};
 
 /// One thing to do.
 #[derive(Clone, Debug)]
@@ -28,6 +29,27 @@ pub enum Effect {
         token: Token,
         /// The log start now.
         log_start_offset: Offset,
+    },
+    /// A request to a coordinator of groups is answered.
+    GroupAnswered {
+        /// Whose.
+        token: Token,
+        /// The answer.
+        response: Box<GroupResponse>,
+    },
+    /// A coordinator has to read its partition: ask `next_group_read` what, until it is done.
+    LoadGroups {
+        /// The partition.
+        key: ReplicaKey,
+        /// Which coordinator.
+        leader_epoch: LeaderEpoch,
+    },
+    /// Something is wrong with a partition of groups: tell the operator.
+    GroupsFailed {
+        /// The partition.
+        key: ReplicaKey,
+        /// For the log line.
+        reason: String,
     },
     /// Entries wait for a commit: have the WAL writer call `next_commit`.
     CommitPending,

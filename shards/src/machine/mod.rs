@@ -4,7 +4,9 @@
 //! and only here; the simulator runs this same code.
 
 pub mod controller;
+pub mod coordinators;
 pub mod effect;
+pub mod group;
 pub mod input;
 pub mod limits;
 pub mod metadata;

@@ -147,7 +147,7 @@ impl ShardMachine {
     }
 
     /// Whether waiting for room is pointless until somebody frees the disk.
-    fn is_out_of_space(&self) -> bool {
+    pub(super) fn is_out_of_space(&self) -> bool {
         !self.admits() && (self.rounds.lacks_space() || self.wal.lacks_space())
     }
 
@@ -178,6 +178,24 @@ impl ShardMachine {
             self.advance(slot, out);
         }
         self.cache.trim(self.limits.tail_cache_bytes, &mut self.partitions);
+    }
+
+    /// Appends a batch of the server's own, as one with `acks=all`. Returns the offset after its last record.
+    ///
+    /// # Errors
+    /// Why nothing was appended.
+    pub(super) fn append_own(
+        &mut self,
+        now: Now,
+        input: ProducePartition,
+        out: &mut Vec<Effect>,
+    ) -> Result<Offset, ProduceError> {
+        let waiting = self.append_batch(now, Acks::All, input)?;
+        if waiting.counts_early {
+            self.advance(waiting.slot, out);
+        }
+        self.cache.trim(self.limits.tail_cache_bytes, &mut self.partitions);
+        Ok(waiting.end_offset)
     }
 
     fn append_batch(

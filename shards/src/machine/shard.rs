@@ -7,6 +7,7 @@
 use std::collections::BTreeSet;
 
 use super::acks::Requests;
+use super::coordinators::Coordinators;
 use super::effect::{Effect, LogView, NoSpace, RecoveredPartition, StoreJob, StoreReply, WalStart};
 use super::fetch_waits::FetchWaits;
 use super::input::{PartitionConfig, PartitionSpec, ProduceError};
@@ -53,6 +54,7 @@ pub struct ShardMachine {
     pub(super) next_retention: Option<MonotonicMicros>,
     /// `None` on a node without peers.
     pub(super) replication: Option<Replication>,
+    pub(super) coordinators: Coordinators,
 }
 
 impl ShardMachine {
@@ -93,6 +95,7 @@ impl ShardMachine {
             waits: FetchWaits::default(),
             next_retention: None,
             replication: None,
+            coordinators: Coordinators::default(),
         }
     }
 
@@ -192,6 +195,7 @@ impl ShardMachine {
     pub fn close_partition(&mut self, now: Now, key: ReplicaKey, out: &mut Vec<Effect>) {
         self.rounds.known(&key);
         let Some(slot) = self.partitions.slot(&key) else { return self.pump(now, out) };
+        self.end_coordinator(now, &key, out);
         self.waits.answer_all(slot, &mut self.partitions, out);
         let mut partition = self.partitions.remove(slot).expect("a key names an open slot");
         for waiter in partition.ack_waiters.take() {
@@ -276,7 +280,7 @@ impl ShardMachine {
                     self.rounds.refused(now.monotonic, whose);
                 }
             }
-            StoreReply::Failed { key, .. } => self.fail_partition(key, out),
+            StoreReply::Failed { key, .. } => self.fail_partition(now, key, out),
         }
         self.pump(now, out);
     }
@@ -297,6 +301,7 @@ impl ShardMachine {
             self.cache.idle_deadline(self.limits.tail_cache_idle_ms),
             self.next_retention,
             self.next_peer_deadline(),
+            self.next_group_deadline(),
         ];
         parts.into_iter().flatten().min()
     }
@@ -315,6 +320,7 @@ impl ShardMachine {
         let idle_ms = self.limits.tail_cache_idle_ms;
         self.cache.trim_idle(now.monotonic, idle_ms, &mut self.partitions);
         self.tick_peers(now);
+        self.tick_coordinators(now, out);
         if self.next_retention.is_some_and(|at| at <= now.monotonic) {
             self.run_retention(now, out);
         }
@@ -353,6 +359,7 @@ impl ShardMachine {
         self.life = Life::Stopping;
         self.next_retention = None;
         self.refuse_parked(now, &ProduceError::Stopping, out);
+        self.end_coordinators(now, out);
         self.waits.expire(MonotonicMicros(u64::MAX), &mut self.partitions, out);
         self.pump(now, out);
     }
@@ -374,6 +381,7 @@ impl ShardMachine {
         self.wal.check_invariants();
         self.runs.check_invariants();
         self.check_peers();
+        self.check_coordinators();
         self.rounds.check_invariants(&self.partitions);
         self.waits.check_invariants(&self.partitions);
         assert!(
@@ -389,6 +397,7 @@ impl ShardMachine {
         let before = partition.advance();
         let (own, high_watermark) = (partition.in_sync.own(), partition.high_watermark);
         let due_log_start = partition.due_log_start();
+        let coordinated = partition.is_coordinated.then_some(partition.key);
         while let Some(mut waiter) = partition.ack_waiters.pop(own, high_watermark) {
             waiter.appended.log_start_offset = partition.log_start_offset;
             self.requests.decide(waiter.request, waiter.index, Ok(waiter.appended), out);
@@ -400,6 +409,9 @@ impl ShardMachine {
             self.waits.readable(slot, bytes, &mut self.partitions, out);
         }
         if before.is_some() {
+            if let Some(key) = coordinated {
+                self.release_group_answers(&key, high_watermark, out);
+            }
             self.tell_positions(slot);
         }
         if let Some(log_start) = due_log_start {
@@ -416,6 +428,7 @@ impl ShardMachine {
         self.begin_large_runs(now, out);
         self.pump_peers(now, out);
         self.resume_parked(now, out);
+        self.resume_group_requests(now, out);
         let unflushed = self.wal.durable() > self.wal.checkpointed_lsn();
         // A checkpoint that frees nothing would be wanted again at once.
         let frees = unflushed && !self.rounds.is_held();
@@ -499,8 +512,9 @@ impl ShardMachine {
         }
     }
 
-    fn fail_partition(&mut self, key: ReplicaKey, out: &mut Vec<Effect>) {
+    fn fail_partition(&mut self, now: Now, key: ReplicaKey, out: &mut Vec<Effect>) {
         self.cut_is_over(&key);
+        self.end_coordinator(now, &key, out);
         let Some(slot) = self.partitions.slot(&key) else { return };
         let partition = self.partitions.get_mut(slot).expect("a key names an open slot");
         let was_appending = partition.append_target.is_some();

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use super::effect::{
     CheckpointJob, Effect, LogView, NoSpace, SegmentMeta, StoreJob, StoreReply, WalStart,
 };
+use super::group::GroupResponse;
 use super::input::{
     FetchData, FetchError, FetchInput, FetchPartition, FetchSlice, FetchWait, PartitionConfig,
     PartitionSpec, ProduceError, ProduceInput, ProduceOutcome, ProduceOutcomes, ProducePartition,
@@ -71,6 +72,12 @@ pub struct Bench {
     pub deleted: Vec<(Token, Offset)>,
     pub checkpoints: Vec<CheckpointJob>,
     pub stopped: usize,
+    /// What coordinators of groups answered.
+    pub group_answers: Vec<(Token, GroupResponse)>,
+    /// Coordinators that are to read their partition.
+    pub loads: VecDeque<(ReplicaKey, LeaderEpoch)>,
+    /// What the operator is told of groups.
+    pub group_failures: Vec<String>,
     pub commit_signals: usize,
     pub holds_commits: bool,
     pub holds_store: bool,
@@ -99,6 +106,9 @@ impl Bench {
             deleted: Vec::new(),
             checkpoints: Vec::new(),
             stopped: 0,
+            group_answers: Vec::new(),
+            loads: VecDeque::new(),
+            group_failures: Vec::new(),
             commit_signals: 0,
             holds_commits: false,
             holds_store: false,
@@ -259,6 +269,13 @@ impl Bench {
                 Effect::RecordsDeleted { token, log_start_offset } => {
                     self.deleted.push((token, log_start_offset));
                 }
+                Effect::GroupAnswered { token, response } => {
+                    self.group_answers.push((token, *response));
+                }
+                Effect::LoadGroups { key, leader_epoch } => {
+                    self.loads.push_back((key, leader_epoch));
+                }
+                Effect::GroupsFailed { reason, .. } => self.group_failures.push(reason),
                 Effect::CommitPending => {
                     self.commit_signals += 1;
                     while let Some(commit) = self.next_commit() {

@@ -25,8 +25,11 @@ pub use describe::{
 pub use topic_keys::{Synonym, TopicKey, topic_keys};
 pub use value::{ConfigType, Rule};
 
+use super::group::GroupSettings;
 use super::input::PartitionConfig;
 use crate::format::compression::Codec;
+
+const MINUTE_MS: i64 = 60_000;
 
 /// A setting that is refused.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -189,6 +192,34 @@ impl BrokerConfig {
             connections_max_idle_ms: positive("connections.max.idle.ms"),
             replica_lag_time_max_ms: positive("replica.lag.time.max.ms"),
             selects_replicas_by_rack: !self.effective("replica.selector.class").is_empty(),
+            groups_topic: GroupsTopicSettings {
+                partitions: size("offsets.topic.num.partitions"),
+                replication_factor: size("offsets.topic.replication.factor"),
+                segment_bytes: positive("offsets.topic.segment.bytes"),
+            },
+        }
+    }
+
+    /// What coordinators of groups go by.
+    #[must_use]
+    pub fn group_settings(&self) -> GroupSettings {
+        let number = |name| value::number(self.effective(name));
+        let int = |name| i32::try_from(number(name)).unwrap_or(i32::MAX);
+        let size = |name| usize::try_from(number(name)).unwrap_or(usize::MAX);
+        let positive = |name| u64::try_from(number(name)).unwrap_or(0);
+        GroupSettings {
+            session_timeout_min_ms: int("group.min.session.timeout.ms"),
+            session_timeout_max_ms: int("group.max.session.timeout.ms"),
+            initial_rebalance_delay_ms: int("group.initial.rebalance.delay.ms"),
+            members_max: size("group.max.size"),
+            offset_metadata_max_bytes: size("offset.metadata.max.bytes"),
+            offsets_retention_ms: number("offsets.retention.minutes").saturating_mul(MINUTE_MS),
+            offsets_retention_check_interval_ms: positive("offsets.retention.check.interval.ms"),
+            commit_timeout_ms: positive("offsets.commit.timeout.ms"),
+            consumer_session_timeout_ms: int("group.consumer.session.timeout.ms"),
+            consumer_heartbeat_interval_ms: int("group.consumer.heartbeat.interval.ms"),
+            consumer_members_max: size("group.consumer.max.size"),
+            ..GroupSettings::default()
         }
     }
 
@@ -219,6 +250,19 @@ pub struct BrokerSettings {
     pub replica_lag_time_max_ms: u64,
     /// `replica.selector.class`: whether consumers are sent to replicas in their rack.
     pub selects_replicas_by_rack: bool,
+    /// `offsets.topic.…`.
+    pub groups_topic: GroupsTopicSettings,
+}
+
+/// How `__consumer_offsets` is created.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct GroupsTopicSettings {
+    /// `offsets.topic.num.partitions`.
+    pub partitions: usize,
+    /// `offsets.topic.replication.factor`.
+    pub replication_factor: usize,
+    /// `offsets.topic.segment.bytes`.
+    pub segment_bytes: u64,
 }
 
 /// How batches are stored. Source: `compression.type`.
@@ -320,6 +364,17 @@ pub fn check_topic_configs(
 ) -> Result<(), ConfigError> {
     for (name, value) in overrides {
         topic_keys::find(name)?.rule.check(name, value, broker.limits)?;
+        check_served(name, value)?;
+    }
+    Ok(())
+}
+
+/// Only topics of the server's own may ask for compaction.
+fn check_served(name: &str, value: &str) -> Result<(), ConfigError> {
+    if name == "cleanup.policy" && value::list(value).any(|policy| policy == "compact") {
+        let (name, value) = (name.to_owned(), value.to_owned());
+        let reason = "this server serves delete".to_owned();
+        return Err(ConfigError::InvalidValue { name, value, reason });
     }
     Ok(())
 }

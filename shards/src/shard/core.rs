@@ -25,6 +25,7 @@ use crate::io::store_thread::StoreQueue;
 use crate::io::wal_files::{WalFilePreparer, Wanted};
 use crate::io::wal_writer::{CommitSource, WalWriter};
 use crate::machine::effect::{Effect, RecoveredPartition};
+use crate::machine::group::GroupResponse;
 use crate::machine::input::{FetchError, FetchWait, PartitionSpec, ProduceInput, Token};
 use crate::machine::replica::ReplicaAssignment;
 use crate::machine::replication::{ConnectionId, PeerEffect};
@@ -72,10 +73,13 @@ pub(super) enum Origin {
 
 /// Why a token is parked.
 #[derive(Debug)]
-enum Parked {
+pub(super) enum Parked {
     Produce(Origin),
     Wait(Origin),
     Delete(ReplicaKey, Origin),
+    Group(Origin),
+    /// To be answered by a request of its own.
+    GroupOf(ShardId, u64),
 }
 
 pub(super) type Port = MeshPort<Request, Reply>;
@@ -102,13 +106,15 @@ pub(super) struct Core {
     effects: RefCell<Vec<Effect>>,
     timer_at: Cell<Option<MonotonicMicros>>,
     /// By token.
-    parked: RefCell<Places<Parked>>,
+    pub(super) parked: RefCell<Places<Parked>>,
     /// Parked fetches of other shards, to find them when they are cancelled.
     peer_waits: RefCell<Map<Caller, Token>>,
     recovered: RefCell<Map<ReplicaKey, RecoveredPartition>>,
     directories: RefCell<Map<ReplicaKey, Rc<Path>>>,
     data_dir: PathBuf,
     report: RefCell<ShardReport>,
+    /// Whoever waits for coordinators on other shards, by number.
+    pub(super) group_waits: RefCell<Places<Slot<GroupResponse>>>,
 }
 
 /// What a core is made of.
@@ -156,6 +162,7 @@ impl Core {
             directories: RefCell::default(),
             data_dir: parts.data_dir,
             report: RefCell::new(ShardReport { shard: parts.id, ..Default::default() }),
+            group_waits: RefCell::default(),
         })
     }
 
@@ -229,6 +236,11 @@ impl Core {
             Effect::RecordsDeleted { token, log_start_offset } => {
                 self.settle(token, |_| Reply::Deleted(Ok(log_start_offset)));
             }
+            Effect::GroupAnswered { token, response } => self.settle_group(token, response),
+            Effect::LoadGroups { key, leader_epoch } => self.load_groups(key, leader_epoch),
+            Effect::GroupsFailed { key, reason } => {
+                tracing::error!(partition = %key, reason, "groups cannot be coordinated");
+            }
             Effect::CommitPending => self.wal.kick(),
             Effect::PrepareWalFile { seq, recycle } => self.files.prepare(Wanted { seq, recycle }),
             Effect::Store(job) => self.store.push(job),
@@ -237,10 +249,16 @@ impl Core {
     }
 
     /// Answers what is parked under a token. Nothing is, if it was cancelled.
-    fn settle(&self, token: Token, reply: impl FnOnce(&Parked) -> Reply) {
+    pub(super) fn settle(&self, token: Token, reply: impl FnOnce(&Parked) -> Reply) {
         let Some(parked) = self.parked.borrow_mut().remove(token.0) else { return };
         let reply = reply(&parked);
-        let (Parked::Produce(origin) | Parked::Wait(origin) | Parked::Delete(_, origin)) = parked;
+        let origin = match parked {
+            Parked::Produce(origin)
+            | Parked::Wait(origin)
+            | Parked::Delete(_, origin)
+            | Parked::Group(origin) => origin,
+            Parked::GroupOf(..) => unreachable!("settled by settle_group"),
+        };
         if let (Origin::Peer(caller), Reply::Ready) = (&origin, &reply) {
             self.peer_waits.borrow_mut().remove(caller);
         }
@@ -322,6 +340,13 @@ impl Core {
                     self.look(|machine| keys.iter().map(|key| machine.info(*key)).collect());
                 self.answer(origin, Reply::Infos(infos));
             }
+            Request::Group { key, request, answer_to } => {
+                self.group(origin, key, *request, answer_to);
+            }
+            Request::GroupAnswer { answer_to, response } => {
+                self.take_group_answer(answer_to, *response);
+                self.answer(origin, Reply::Taken);
+            }
             Request::Report => {
                 let report = self.report();
                 self.answer(origin, Reply::Report(Box::new(report)));
@@ -337,7 +362,7 @@ impl Core {
         self.drive(|machine, now, out| machine.produce(now, input, out));
     }
 
-    fn park(&self, parked: Parked) -> Token {
+    pub(super) fn park(&self, parked: Parked) -> Token {
         self.begin_wait();
         Token(self.parked.borrow_mut().insert(parked))
     }

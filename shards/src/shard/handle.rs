@@ -1,5 +1,6 @@
 //! What runs on a shard's thread speaks to shards through this.
 
+use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 
@@ -12,6 +13,9 @@ use super::request::{
 use crate::format::metadata_command::ChangePartition;
 use crate::format::peer_frame::{ClusterId, Hello};
 use crate::io::local::Slot;
+use crate::machine::group::{
+    GroupOverrides, GroupRequest, GroupResponse, GroupSettings, TopicFacts,
+};
 use crate::machine::input::{
     EpochEnd, FetchError, FetchInput, PartitionConfig, PartitionInfo, PartitionSpec,
 };
@@ -147,6 +151,50 @@ impl ShardHandle {
             Reply::Infos(infos) => infos,
             other => wrong(&other),
         }
+    }
+
+    /// Asks the coordinator of a partition. What waits for other members takes none of the room that shards have for
+    /// each other; dropping the future forgets the answer, not the request.
+    pub async fn group(
+        &self,
+        shard: ShardId,
+        key: ReplicaKey,
+        request: GroupRequest,
+    ) -> GroupResponse {
+        let waits = request.waits_for_others() && shard != self.core.id;
+        let request = Box::new(request);
+        if !waits {
+            let asked = Request::Group { key, request, answer_to: None };
+            return match self.ask(shard, asked).await.reply().await {
+                Reply::Group(response) => *response,
+                other => wrong(&other),
+            };
+        }
+        let wait = self.core.begin_group_wait();
+        let answer_to = Some(wait.number());
+        let asked = Request::Group { key, request, answer_to };
+        match self.ask(shard, asked).await.reply().await {
+            Reply::Taken => wait.answer().await,
+            other => wrong(&other),
+        }
+    }
+
+    /// Has the shard coordinate the groups of the partitions of `__consumer_offsets` that it leads. Call it before
+    /// partitions are assigned.
+    pub fn coordinate_groups(&self, settings: GroupSettings) {
+        self.core.drive(|machine, _, _| machine.coordinate_groups(settings));
+    }
+
+    /// Says what the metadata of index `version` say of a topic, to coordinators of groups; `None`: it is gone.
+    pub fn group_topic_changed(&self, version: i64, name: &str, facts: Option<TopicFacts>) {
+        self.core.drive(|machine, now, out| {
+            machine.group_topic_changed(now, version, name, facts, out);
+        });
+    }
+
+    /// Says what groups have of their own.
+    pub fn group_overrides_changed(&self, overrides: BTreeMap<String, GroupOverrides>) {
+        self.core.drive(|machine, _, _| machine.group_overrides_changed(overrides));
     }
 
     /// What a shard has done since it started.

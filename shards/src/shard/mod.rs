@@ -11,6 +11,7 @@
 
 mod answer;
 mod core;
+mod groups;
 mod handle;
 mod node;
 mod peers;

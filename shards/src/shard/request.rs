@@ -3,6 +3,7 @@
 use bytes::Bytes;
 
 use crate::io::log_reader::files::ReadCounts;
+use crate::machine::group::{GroupRequest, GroupResponse};
 use crate::machine::input::{
     EpochEnd, FetchError, FetchInput, PartitionInfo, ProduceOutcomes, ProducePartitions,
 };
@@ -118,11 +119,29 @@ pub struct ShardReport {
 pub(super) enum Request {
     Produce(ProduceRequestPart),
     Fetch(FetchInput),
-    WaitFetch { partitions: Vec<(ReplicaKey, Offset)>, min_bytes: usize, deadline: MonotonicMicros },
+    WaitFetch {
+        partitions: Vec<(ReplicaKey, Offset)>,
+        min_bytes: usize,
+        deadline: MonotonicMicros,
+    },
     ListOffsets(Vec<ListOffset>),
-    DeleteRecords { key: ReplicaKey, before: Option<Offset> },
+    DeleteRecords {
+        key: ReplicaKey,
+        before: Option<Offset>,
+    },
     EpochEnds(Vec<EpochQuestion>),
     Infos(Vec<ReplicaKey>),
+    /// To the coordinator of a partition. With a number the answer comes as a request of its own.
+    Group {
+        key: ReplicaKey,
+        request: Box<GroupRequest>,
+        answer_to: Option<u64>,
+    },
+    /// The answer to a request that had that number.
+    GroupAnswer {
+        answer_to: u64,
+        response: Box<GroupResponse>,
+    },
     Report,
 }
 
@@ -135,5 +154,8 @@ pub(super) enum Reply {
     Deleted(Result<Offset, FetchError>),
     EpochEnds(Vec<Result<Option<EpochEnd>, FetchError>>),
     Infos(Vec<Option<PartitionInfo>>),
+    Group(Box<GroupResponse>),
+    /// It is taken.
+    Taken,
     Report(Box<ShardReport>),
 }

@@ -23,6 +23,18 @@ DAMAGED = "bytes that are not as long as they say are damaged ones, as with a wr
 
 # What is different on purpose, by probe: Chronik's answer, and why.
 INTENDED = {
+    "group: consumer joins with an empty list of topics": (
+        {**code(0), "has id": True, "epoch": 2, "interval": 5000, "assigned": 0},
+        "a group's epochs begin at 2, whatever its first member subscribes to",
+    ),
+    "group: consumer joins with an expression": (
+        {**code(0), "has id": True, "epoch": 2, "interval": 5000, "assigned": 2},
+        "an expression is looked at when it comes, not a moment later",
+    ),
+    "group: classic member joins a consumer group with members": (
+        {**code(23), "generation": -1, "protocol": "", "leads": False, "has id": False, "members": []},
+        "a group is of one protocol while it has members; Kafka fails to convert this one",
+    ),
     "create: segment.bytes 1000": (code(0), "small segments do no harm here"),
     "create: cleanup.policy compact": (code(INVALID_CONFIG), "compaction is not served"),
     "create: cleanup.policy empty": (code(INVALID_CONFIG), "retention.ms=-1 is the one way to keep everything"),

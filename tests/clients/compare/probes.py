@@ -6,6 +6,7 @@ Every probe that writes has a topic of its own, so that no probe depends on anot
 import time
 import uuid
 
+import groups
 from client import BROKER, TOPIC, growth, new_topic
 from wire import (
     API_VERSIONS,
@@ -487,7 +488,8 @@ def frames():
     probe("frame: tls", lambda c: c.raw(bytes.fromhex("00010000"), 0x16030100))
 
 
-for group in (creations, growths, deletions, produces, producers, lookups, record_deletions, fetches):
-    group()
-for group in (configs, cluster, frames):
-    group()
+for kind in (creations, growths, deletions, produces, producers, lookups, record_deletions, fetches):
+    kind()
+for kind in (configs, cluster, frames):
+    kind()
+groups.register(probe)

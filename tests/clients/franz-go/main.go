@@ -1,4 +1,4 @@
-// franz-go against the broker at BOOTSTRAP: admin, produce and consume with assigned partitions.
+// franz-go against the broker at BOOTSTRAP: admin, produce, consume with assigned partitions and in groups.
 package main
 
 import (
@@ -45,6 +45,7 @@ func main() {
 	s.adminChecks(c)
 	s.produceChecks(c)
 	s.consumeChecks(c)
+	s.groupChecks(c)
 	c.finish()
 }
 

@@ -1,8 +1,9 @@
-"""kafka-python: admin, produce and consume with assigned partitions."""
+"""kafka-python: admin, produce, consume with assigned partitions and in groups."""
 
 import logging
 import os
 import random
+import threading
 import time
 
 from checks import (
@@ -18,7 +19,7 @@ from checks import (
     that,
     timed_records,
 )
-from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
+from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, OffsetAndMetadata, TopicPartition
 from kafka import errors
 from kafka.admin import AlterConfigOp, ConfigResource, OffsetSpec
 
@@ -430,6 +431,81 @@ def unknown_topic_is_reported():
     client.close()
 
 
+# Groups
+
+
+def member(group, name, **settings):
+    """A consumer of a group that has subscribed."""
+    times = {"session_timeout_ms": 6_000, "heartbeat_interval_ms": 300, "metadata_max_age_ms": 1_000}
+    client = consumer(group_id=group, auto_offset_reset="earliest", **{**times, **settings})
+    client.subscribe([name])
+    return client
+
+
+def poll_until(what, members, condition, seconds=25):
+    """Has all poll in turn until it is so."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        that(time.monotonic() < deadline, f"never happened: {what}")
+        for client in members:
+            client.poll(timeout_ms=50)
+
+
+def group_goes_on_where_it_committed():
+    name = topic("group-goes-on", 3)
+    send(name, records(3, 300, 100))
+    client = member(name, name)
+    take(client, 300)
+    client.commit()
+    client.close()
+    send(name, records(3, 30, 100))
+    client = member(name, name)
+    that(all(message.offset >= 100 for message in take(client, 30)), "nothing is read again")
+    equal(100, client.committed(TopicPartition(name, 0)), "committed")
+    client.close()
+
+
+def group_shares_with_a_second_member():
+    name = topic("group-shares", 4)
+    first = member(name, name)
+    poll_until("all are with the first", [first], lambda: len(first.assignment()) == 4)
+    second = member(name, name)
+    both = [first, second]
+    # While one of them waits for the other in a poll, that one must poll, too.
+    threads = [threading.Thread(target=keep_polling, args=(one, both), daemon=True) for one in both]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(25)
+    equal([2, 2], [len(one.assignment()) for one in both], "partitions of each")
+    equal(4, len(first.assignment() | second.assignment()), "partitions of both")
+    second.close()
+    poll_until("all are with the first again", [first], lambda: len(first.assignment()) == 4)
+    first.close()
+
+
+def keep_polling(client, members):
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline and [len(one.assignment()) for one in members] != [2, 2]:
+        client.poll(timeout_ms=50)
+
+
+def group_is_administered():
+    name = topic("group-admin", 2)
+    client = member(name, name)
+    poll_until("it has its partitions", [client], lambda: len(client.assignment()) == 2)
+    client.commit({TopicPartition(name, 0): OffsetAndMetadata(5, "kept", -1)})
+    listed = str(ADMIN.list_groups())
+    that(name in listed, f"the group is listed in {listed:.200}")
+    described = str(ADMIN.describe_groups([name]))
+    that("Stable" in described and "/127.0.0.1" in described, f"{described:.500}")
+    client.close()
+    offsets = str(ADMIN.list_group_offsets({name: None}))
+    that("kept" in offsets, f"{offsets:.300}")
+    ADMIN.delete_groups([name])
+    that(name not in str(ADMIN.list_groups()), "the group is gone")
+
+
 def main():
     checks = Checks()
     checks.check("cluster_is_described", cluster_is_described)
@@ -461,6 +537,9 @@ def main():
     checks.check("seek_into_the_middle_of_a_batch", seek_into_batch)
     checks.check("read_committed_reads_to_the_end", read_committed)
     checks.check("unknown_topic_is_reported", unknown_topic_is_reported)
+    checks.check("group_goes_on_where_it_committed", group_goes_on_where_it_committed)
+    checks.check("group_shares_with_a_second_member", group_shares_with_a_second_member)
+    checks.check("group_is_administered", group_is_administered)
     checks.finish()
 
 

@@ -1,4 +1,4 @@
-// kafkajs: producer and admin. What it produced is read back by reader.py.
+// kafkajs: producer, consumer groups and admin. What it produced is read back by reader.py.
 'use strict';
 
 const { execFile } = require('node:child_process');
@@ -342,6 +342,66 @@ async function unknownTopicIsReported() {
   );
 }
 
+// Groups
+
+// A consumer that runs: what it read, and the partitions that it has.
+async function member(groupId, topicName) {
+  const consumer = kafka.consumer({ groupId, sessionTimeout: 6_000, heartbeatInterval: 300, maxWaitTimeInMs: 50 });
+  const found = { consumer, read: [], partitions: [] };
+  consumer.on(consumer.events.GROUP_JOIN, ({ payload }) => {
+    found.partitions = payload.memberAssignment[topicName] ?? [];
+  });
+  await consumer.connect();
+  await consumer.subscribe({ topics: [topicName], fromBeginning: true });
+  await consumer.run({
+    eachMessage: async ({ partition, message }) => {
+      found.read.push(`${partition}@${message.offset}`);
+    },
+  });
+  return found;
+}
+
+async function groupGoesOnWhereItCommitted() {
+  const topicName = await topic('group-goes-on', 3);
+  await send(topicName, records(3, 300, 100));
+  const first = await member(topicName, topicName);
+  await eventually('everything is read', () => first.read.length === 300);
+  await first.consumer.disconnect();
+  await send(topicName, records(3, 30, 100));
+  const second = await member(topicName, topicName);
+  await eventually('the rest is read', () => second.read.length >= 30);
+  that(second.read.every((place) => Number(place.split('@')[1]) >= 100), 'nothing is read again');
+  await second.consumer.disconnect();
+}
+
+async function groupSharesWithASecondMember() {
+  const topicName = await topic('group-shares', 4);
+  const first = await member(topicName, topicName);
+  await eventually('all are with the first', () => first.partitions.length === 4);
+  const second = await member(topicName, topicName);
+  await eventually('both have two', () => first.partitions.length === 2 && second.partitions.length === 2);
+  equal(4, new Set([...first.partitions, ...second.partitions]).size, 'partitions of both');
+  await second.consumer.disconnect();
+  await eventually('all are with the first again', () => first.partitions.length === 4);
+  await first.consumer.disconnect();
+}
+
+async function groupIsAdministered() {
+  const topicName = await topic('group-admin', 2);
+  const { consumer, partitions } = await member(topicName, topicName);
+  that(partitions !== undefined, 'partitions');
+  const state = async () => (await admin.describeGroups([topicName])).groups[0].state;
+  await eventually('it is stable', async () => (await state()) === 'Stable');
+  that((await admin.listGroups()).groups.some((group) => group.groupId === topicName), 'the group is listed');
+  await consumer.disconnect();
+  await eventually('it is empty', async () => (await state()) === 'Empty');
+  await admin.setOffsets({ groupId: topicName, topic: topicName, partitions: [{ partition: 0, offset: '7' }] });
+  const [found] = await admin.fetchOffsets({ groupId: topicName, topics: [topicName] });
+  equal(['7', '-1'], found.partitions.map((one) => one.offset), 'offsets');
+  await admin.deleteGroups([topicName]);
+  await eventually('it is gone', async () => (await state()) === 'Dead');
+}
+
 async function main() {
   await admin.connect();
   await check('cluster_is_described', clusterIsDescribed);
@@ -364,6 +424,9 @@ async function main() {
   await check('record_over_max_message_bytes_is_refused', tooLargeIsRefused);
   await check('producer_creates_a_missing_topic', autoCreation);
   await check('unknown_topic_is_reported', unknownTopicIsReported);
+  await check('group_goes_on_where_it_committed', groupGoesOnWhereItCommitted);
+  await check('group_shares_with_a_second_member', groupSharesWithASecondMember);
+  await check('group_is_administered', groupIsAdministered);
   await admin.disconnect();
 }
 

@@ -1,4 +1,4 @@
-"""librdkafka through confluent-kafka: admin, produce and consume with assigned partitions."""
+"""librdkafka through confluent-kafka: admin, produce, consume with assigned partitions and in groups."""
 
 import os
 import random
@@ -24,6 +24,7 @@ from confluent_kafka import (
     TIMESTAMP_CREATE_TIME,
     TIMESTAMP_LOG_APPEND_TIME,
     Consumer,
+    ConsumerGroupTopicPartitions,
     IsolationLevel,
     KafkaError,
     KafkaException,
@@ -540,6 +541,115 @@ def unknown_topic_is_reported():
     that(name not in ADMIN.list_topics(timeout=15).topics, "asking created the topic")
 
 
+# Groups
+
+
+def member(protocol, group, name, **settings):
+    """A consumer of a group that has subscribed."""
+    if protocol == "classic":
+        settings = {"session_timeout_ms": 6_000, "heartbeat_interval_ms": 300, **settings}
+    settings = {"group_id": group, "group_protocol": protocol, "auto_offset_reset": "earliest", **settings}
+    client = consumer(**settings)
+    client.subscribe([name])
+    return client
+
+
+def poll_until(what, members, condition, seconds=25):
+    """Has all poll in turn until it is so; the records that came meanwhile."""
+    messages = []
+    deadline = time.monotonic() + seconds
+    while not condition():
+        that(time.monotonic() < deadline, f"never happened: {what}")
+        for client in members:
+            for message in client.consume(100, timeout=0.05):
+                if message.error() is not None:
+                    raise KafkaException(message.error())
+                messages.append(message)
+    return messages
+
+
+def places(client):
+    return {(partition.topic, partition.partition) for partition in client.assignment()}
+
+
+def group_goes_on_where_it_committed(protocol):
+    name = topic(f"group-goes-on-{protocol}", 3)
+    send(name, records(3, 300, 100))
+    client = member(protocol, name, name)
+    take(client, 300)
+    client.commit(offsets=[TopicPartition(name, p, 100, "kept") for p in range(3)], asynchronous=False)
+    client.close()
+    send(name, records(3, 30, 100))
+    client = member(protocol, name, name)
+    that(all(message.offset() >= 100 for message in take(client, 30)), "nothing is read again")
+    committed = client.committed([TopicPartition(name, 0)], timeout=15)[0]
+    equal((100, "kept"), (committed.offset, committed.metadata), "committed")
+    client.close()
+
+
+def group_shares_with_a_second_member(protocol):
+    name = topic(f"group-shares-{protocol}", 4)
+    first = member(protocol, name, name)
+    poll_until("all are with the first", [first], lambda: len(places(first)) == 4)
+    second = member(protocol, name, name)
+    both = [first, second]
+    poll_until("both have two", both, lambda: [len(places(one)) for one in both] == [2, 2])
+    equal(4, len(places(first) | places(second)), "partitions of both")
+    second.close()
+    poll_until("all are with the first again", [first], lambda: len(places(first)) == 4)
+    first.close()
+
+
+def group_static_member_comes_back(protocol):
+    name = topic(f"group-static-{protocol}", 2)
+    first = member(protocol, name, name, group_instance_id="one")
+    second = member(protocol, name, name, group_instance_id="two")
+    both = [first, second]
+    poll_until("both have one", both, lambda: [len(places(one)) for one in both] == [1, 1])
+    had = places(second)
+    second.close()
+    again = member(protocol, name, name, group_instance_id="two")
+    poll_until("it has its part", [first, again], lambda: len(places(again)) == 1)
+    equal((had, 1), (places(again), len(places(first))), "what they have")
+    again.close()
+    first.close()
+
+
+def group_cooperative_keeps_what_stays():
+    name = topic("group-cooperative", 4)
+    revoked = []
+    strategy = {"partition_assignment_strategy": "cooperative-sticky"}
+    first = member("classic", name, name, **strategy)
+    first.subscribe([name], on_revoke=lambda _, partitions: revoked.extend(partitions))
+    poll_until("all are with the first", [first], lambda: len(places(first)) == 4)
+    second = member("classic", name, name, **strategy)
+    both = [first, second]
+    poll_until("both have two", both, lambda: [len(places(one)) for one in both] == [2, 2])
+    equal(2, len(revoked), "revoked from the first")
+    second.close()
+    first.close()
+
+
+def group_is_administered(protocol):
+    name = topic(f"group-admin-{protocol}", 2)
+    client = member(protocol, name, name)
+    poll_until("it has its partitions", [client], lambda: len(places(client)) == 2)
+    client.commit(offsets=[TopicPartition(name, 0, 5)], asynchronous=False)
+    described = done(ADMIN.describe_consumer_groups([name]))[name]
+    equal(("STABLE", 1), (described.state.name, len(described.members)), "state and members")
+    listed = ADMIN.list_consumer_groups().result(timeout=20).valid
+    that(name in [group.group_id for group in listed], "the group is listed")
+    fails(KafkaError.NON_EMPTY_GROUP, lambda: done(ADMIN.delete_consumer_groups([name])))
+    client.close()
+    eventually("it is empty", lambda: done(ADMIN.describe_consumer_groups([name]))[name].state.name == "EMPTY")
+    changed = ConsumerGroupTopicPartitions(name, [TopicPartition(name, 0, 77)])
+    done(ADMIN.alter_consumer_group_offsets([changed]))
+    found = done(ADMIN.list_consumer_group_offsets([ConsumerGroupTopicPartitions(name)]))[name]
+    equal([(0, 77)], [(one.partition, one.offset) for one in found.topic_partitions], "offsets")
+    done(ADMIN.delete_consumer_groups([name]))
+    fails(KafkaError.GROUP_ID_NOT_FOUND, lambda: done(ADMIN.delete_consumer_groups([name])))
+
+
 def main():
     checks = Checks()
     checks.check("cluster_is_described", cluster_is_described)
@@ -578,6 +688,12 @@ def main():
     checks.check("read_committed_reads_to_the_end", read_committed)
     checks.check("partition_end_is_told", partition_end_is_told)
     checks.check("unknown_topic_is_reported", unknown_topic_is_reported)
+    for protocol in ("classic", "consumer"):
+        checks.check(f"group_{protocol}_goes_on_where_it_committed", group_goes_on_where_it_committed, protocol)
+        checks.check(f"group_{protocol}_shares_with_a_second_member", group_shares_with_a_second_member, protocol)
+        checks.check(f"group_{protocol}_static_member_comes_back", group_static_member_comes_back, protocol)
+        checks.check(f"group_{protocol}_is_administered", group_is_administered, protocol)
+    checks.check("group_classic_cooperative_keeps_what_stays", group_cooperative_keeps_what_stays)
     checks.finish()
 
 

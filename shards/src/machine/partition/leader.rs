@@ -108,6 +108,12 @@ impl Partition {
         }
     }
 
+    /// Whether a batch that waits for all replicas would be taken.
+    pub fn takes_all(&self) -> bool {
+        let has_enough = self.in_sync.count() >= self.config.min_insync_replicas;
+        !self.has_failed && self.leads() && !self.awaits_cut && has_enough
+    }
+
     fn check_batch(&self, now: Now, acks: Acks, header: &BatchHeader) -> Result<(), ProduceError> {
         if self.has_failed {
             return Err(ProduceError::StorageFailed);

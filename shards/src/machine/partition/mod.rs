@@ -87,6 +87,8 @@ pub struct Partition {
     pub truncation: Option<Truncation>,
     /// Whether segments hold what is void, until the store has answered.
     pub awaits_cut: bool,
+    /// Whether a coordinator of groups waits for its high watermark.
+    pub is_coordinated: bool,
 }
 
 impl Partition {
@@ -139,6 +141,7 @@ impl Partition {
             placement: Placement::default(),
             truncation: None,
             awaits_cut: false,
+            is_coordinated: false,
         }
     }
 

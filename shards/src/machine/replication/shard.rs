@@ -79,6 +79,7 @@ impl ShardMachine {
         }
         self.change_role(now, slot, change, out);
         self.configure_partition(key, assignment.spec.config.clone(), out);
+        self.follow_role(now, slot, change, out);
         self.advance(slot, out);
         self.retry_waiting_open(key);
         self.pump(now, out);

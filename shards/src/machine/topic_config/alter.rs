@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::value::{self, ConfigType};
-use super::{BrokerConfig, ConfigError, effective, topic_keys};
+use super::{BrokerConfig, ConfigError, check_served, effective, topic_keys};
 use crate::format::metadata_command::{ConfigEntry, SetTopicConfig};
 use crate::model::TopicId;
 
@@ -66,6 +66,7 @@ pub fn alter(
             }
         };
         key.rule.check(name, &value, broker.limits())?;
+        check_served(name, &value)?;
         command.set.push(ConfigEntry { name: name.clone(), value });
     }
     Ok(command)

@@ -42,6 +42,7 @@ const fn flag(name: &'static str, flag: &'static str, doc: &'static str) -> Brok
 
 const NATURAL: Rule = Rule::Long { min: 0, max: i64::MAX };
 const FROM_MINUS_ONE: Rule = Rule::Long { min: -1, max: i64::MAX };
+const POSITIVE_INT: Rule = Rule::Int { min: 1, max: i32::MAX };
 const FOREVER: &str = "9223372036854775807";
 
 /// The name of Kafka's selector that sends consumers to a replica in their rack. Source: KIP-392.
@@ -75,6 +76,72 @@ const KEYS: &[BrokerKey] = &[
         "1",
         "Replicas of a partition whose creator leaves the number to the server; no more than there \
          are nodes. The same for the whole cluster.",
+    ),
+    key(
+        "group.consumer.heartbeat.interval.ms",
+        POSITIVE_INT,
+        "5000",
+        "How often members of consumer groups are to be heard, in milliseconds, unless their group sets it.",
+    ),
+    key(
+        "group.consumer.max.heartbeat.interval.ms",
+        POSITIVE_INT,
+        "15000",
+        "Largest consumer.heartbeat.interval.ms that a group may set.",
+    ),
+    key(
+        "group.consumer.max.session.timeout.ms",
+        POSITIVE_INT,
+        "60000",
+        "Largest consumer.session.timeout.ms that a group may set.",
+    ),
+    key(
+        "group.consumer.max.size",
+        POSITIVE_INT,
+        "10000",
+        "Members that a consumer group may have. The default differs from Kafka's, which is no limit.",
+    ),
+    key(
+        "group.consumer.min.heartbeat.interval.ms",
+        POSITIVE_INT,
+        "5000",
+        "Smallest consumer.heartbeat.interval.ms that a group may set.",
+    ),
+    key(
+        "group.consumer.min.session.timeout.ms",
+        POSITIVE_INT,
+        "45000",
+        "Smallest consumer.session.timeout.ms that a group may set.",
+    ),
+    key(
+        "group.consumer.session.timeout.ms",
+        POSITIVE_INT,
+        "45000",
+        "Milliseconds that a member of a consumer group may be silent, unless its group sets it.",
+    ),
+    key(
+        "group.initial.rebalance.delay.ms",
+        Rule::Int { min: 0, max: i32::MAX },
+        "3000",
+        "Milliseconds that the first members of a classic group wait for others.",
+    ),
+    key(
+        "group.max.session.timeout.ms",
+        POSITIVE_INT,
+        "1800000",
+        "Longest session time-out that a member of a classic group may ask for.",
+    ),
+    key(
+        "group.max.size",
+        POSITIVE_INT,
+        "10000",
+        "Members that a classic group may have. The default differs from Kafka's, which is no limit.",
+    ),
+    key(
+        "group.min.session.timeout.ms",
+        POSITIVE_INT,
+        "6000",
+        "Shortest session time-out that a member of a classic group may ask for.",
     ),
     flag("listeners", "--bind-addr and --kafka-port", "Where the server listens for clients."),
     key(
@@ -172,6 +239,51 @@ const KEYS: &[BrokerKey] = &[
         Rule::Int { min: 1, max: crate::machine::metadata::TOPIC_PARTITIONS_MAX as i32 },
         "1",
         "Partitions of a topic whose creator leaves the number to the server.",
+    ),
+    key(
+        "offset.metadata.max.bytes",
+        Rule::Int { min: 0, max: i32::MAX },
+        "4096",
+        "Largest text that a consumer may keep beside an offset.",
+    ),
+    key(
+        "offsets.commit.timeout.ms",
+        POSITIVE_INT,
+        "5000",
+        "Milliseconds that a group's change may take to be on all in-sync replicas before whoever asked \
+         is told to try again.",
+    ),
+    key(
+        "offsets.retention.check.interval.ms",
+        Rule::Long { min: 1, max: i64::MAX },
+        "600000",
+        "How often committed offsets are looked for whose retention is over, in milliseconds.",
+    ),
+    key(
+        "offsets.retention.minutes",
+        POSITIVE_INT,
+        "10080",
+        "Minutes that committed offsets are kept after their group has lost its last member, or after their \
+         commit where a group has no members of its own.",
+    ),
+    key(
+        "offsets.topic.num.partitions",
+        Rule::Int { min: 1, max: crate::machine::metadata::TOPIC_PARTITIONS_MAX as i32 },
+        "50",
+        "Partitions of __consumer_offsets, when it is created.",
+    ),
+    key(
+        "offsets.topic.replication.factor",
+        Rule::Int { min: 1, max: i16::MAX as i32 },
+        "3",
+        "Replicas of each partition of __consumer_offsets, when it is created. Where it is not set and the \
+         configuration names fewer nodes, as many as there are nodes.",
+    ),
+    key(
+        "offsets.topic.segment.bytes",
+        Rule::Int { min: 14, max: i32::MAX },
+        "104857600",
+        "segment.bytes of __consumer_offsets, when it is created.",
     ),
     key(
         "replica.lag.time.max.ms",

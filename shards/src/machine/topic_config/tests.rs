@@ -182,6 +182,11 @@ fn broker_settings_are_what_was_set() {
         connections_max_idle_ms: 5000,
         replica_lag_time_max_ms: 30_000,
         selects_replicas_by_rack: false,
+        groups_topic: GroupsTopicSettings {
+            partitions: 50,
+            replication_factor: 3,
+            segment_bytes: 100 << 20,
+        },
     };
     assert_eq!(settings, expected);
 }

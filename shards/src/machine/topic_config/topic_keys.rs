@@ -53,7 +53,7 @@ const fn same(key: &'static str) -> Synonym {
 const KEYS: &[TopicKey] = &[
     TopicKey {
         name: "cleanup.policy",
-        rule: Rule::ListOf(&["delete"]),
+        rule: Rule::ListOf(&["compact", "delete"]),
         default: "delete",
         synonyms: &[same("log.cleanup.policy")],
         doc: "How old records leave. With delete, whole segments go once retention.ms or \

@@ -8,6 +8,7 @@ final class Main {
             new AdminChecks(checks, cluster).run();
             new ProduceChecks(checks, cluster).run();
             new ConsumeChecks(checks, cluster).run();
+            new GroupChecks(checks, cluster).run();
             new ToolChecks(checks, cluster).run();
         }
         System.exit(checks.finish());
