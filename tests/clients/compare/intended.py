@@ -36,7 +36,6 @@ INTENDED = {
         "a group is of one protocol while it has members; Kafka fails to convert this one",
     ),
     "create: segment.bytes 1000": (code(0), "small segments do no harm here"),
-    "create: cleanup.policy compact": (code(INVALID_CONFIG), "compaction is not served"),
     "create: cleanup.policy empty": (code(INVALID_CONFIG), "retention.ms=-1 is the one way to keep everything"),
     "create: cleanup.policy twice delete": (code(INVALID_CONFIG), "a word that is named twice is a mistake"),
     "produce: magic 0": (refused(UNSUPPORTED_FOR_MESSAGE_FORMAT), "formats before magic 2 are refused by that name"),
