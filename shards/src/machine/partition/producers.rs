@@ -12,6 +12,9 @@
 //! Bounded: beyond [`PRODUCERS_MAX`] the quarter that wrote longest ago is forgotten. A forgotten
 //! producer may go on at any sequence, as in Kafka.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::HashMap;
 
 use crate::format::positions::{ProducerBatch, ProducerCheckpoint};
