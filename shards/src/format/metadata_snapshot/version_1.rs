@@ -66,6 +66,7 @@ impl From<Snapshot> for MetadataSnapshot {
             proposers: Vec::new(),
             joining: Vec::new(),
             leaving: Vec::new(),
+            group_configs: Vec::new(),
         }
     }
 }

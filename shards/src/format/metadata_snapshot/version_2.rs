@@ -49,6 +49,7 @@ impl From<Snapshot> for MetadataSnapshot {
             proposers: old.proposers,
             joining: Vec::new(),
             leaving: Vec::new(),
+            group_configs: Vec::new(),
         }
     }
 }
