@@ -16,21 +16,21 @@ use chronik_shards::format::peer_frame::ClusterId;
 use chronik_shards::io::inbox::{InboxSender, NotSent};
 use chronik_shards::io::local::Slot;
 use chronik_shards::machine::group::TopicFacts;
-use chronik_shards::machine::metadata::{MetadataChange, MetadataImage, Topic};
+use chronik_shards::machine::metadata::{ApplyOutcome, MetadataChange, MetadataImage, Topic};
 use chronik_shards::machine::replica::NodeIdentity;
 use chronik_shards::machine::replication::PeerLimits;
 use chronik_shards::machine::topic_config::{BrokerConfig, group_overrides};
 use chronik_shards::model::{BrokerEpoch, NodeId, PartitionIndex, ReplicaKey, ShardId, TopicId};
 use chronik_shards::shard::ShardHandle;
 
-use crate::control::{ControlHandle, MetadataUpdate};
+use crate::control::{ControlHandle, MetadataUpdate, QuorumState};
 use crate::handlers::{Handlers, KafkaDispatcher};
 use crate::introduction::{IntroducedPeer, Introductions};
 use crate::isr_changes;
 use crate::metadata_view::MetadataView;
 use crate::net::listener::{BoundListener, ConnectionCounts, HandOver};
 use crate::net::{AcceptedSocket, NetConfig, ShardConnections};
-use crate::proposals::{ProposalAnswer, Proposals, QuorumAnswer};
+use crate::proposals::{Answer, Proposals};
 use crate::replicas;
 
 /// How long an orderly stop waits for requests that are under way.
@@ -42,9 +42,11 @@ pub enum ShardEvent {
     /// Metadata are committed: apply them.
     Metadata(MetadataUpdate),
     /// A proposal of this shard has its answer.
-    Answered(ProposalAnswer),
+    Answered(Answer<ApplyOutcome>),
     /// A question of this shard how the Raft group stands has its answer.
-    Quorum(QuorumAnswer),
+    Quorum(Answer<QuorumState>),
+    /// All nodes have applied what this shard has asked about, or need not be waited for.
+    Spread(Answer<()>),
     /// A connection that this shard shall serve.
     Connection(AcceptedSocket),
     /// A peer that has introduced itself to another shard and wants this one.
@@ -153,14 +155,9 @@ impl Front {
                     self.follow(&change);
                 }
             }
-            ShardEvent::Answered(answer) => {
-                let proposals = self.proposals.get().expect("a proposal comes before its answer");
-                proposals.answered(answer);
-            }
-            ShardEvent::Quorum(answer) => {
-                let proposals = self.proposals.get().expect("a question comes before its answer");
-                proposals.told(answer);
-            }
+            ShardEvent::Answered(answer) => self.proposals().answered(answer),
+            ShardEvent::Quorum(answer) => self.proposals().told(answer),
+            ShardEvent::Spread(answer) => self.proposals().spread(answer),
             ShardEvent::Connection(socket) => {
                 // The shard that accepts may serve a moment earlier than this one. What waits is bounded as
                 // all open connections are.
@@ -172,6 +169,10 @@ impl Front {
             ShardEvent::Peer(peer) => self.shard.adopt_peer(peer.socket, peer.hello),
             ShardEvent::Serve(serve) => self.serve.fill(serve),
         }
+    }
+
+    fn proposals(&self) -> &Proposals {
+        self.proposals.get().expect("a question comes before its answer")
     }
 
     /// Brings the shard's partitions in line with a change of the metadata.

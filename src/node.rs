@@ -26,7 +26,10 @@ use chronik_shards::store::SegmentStore;
 use chronik_shards::store::disk::StdDisk;
 use chronik_shards::store::pace::Pace;
 use chronik_shards::store::paths;
-use chronik_shards::store::recovery::{Recovered, RecoveryError, RecoveryInput, recover_in_phases};
+use chronik_shards::store::recovery::{
+    Gone, Recovered, RecoveryError, RecoveryInput, recover_in_phases,
+};
+use crossbeam::channel::RecvTimeoutError;
 
 use crate::boot::{self, BootError, Claim};
 use crate::config::{Endpoint, NodeConfig};
@@ -96,7 +99,7 @@ impl Node {
         config: &NodeConfig,
         is_given_up: &mut dyn FnMut() -> bool,
     ) -> Result<Option<Self>, NodeError> {
-        let mut laps = Laps::begin();
+        let mut laps = Laps::begin("start");
         for line in config.plan.display(&config.data_dir).to_string().lines() {
             tracing::info!("plan: {line}");
         }
@@ -176,16 +179,20 @@ impl Node {
     ///
     /// In a cluster others lead what they can before this node stops to.
     pub fn stop(self) {
+        let mut laps = Laps::begin("stop");
         let leaving = self.leaving.as_ref().map(|broker| (self.control.handle(), *broker));
         if let Some((control, broker)) = &leaving {
             propose_within(control, &MetadataCommand::DrainBroker(*broker));
+            laps.done("others lead");
         }
-        self.shards.stop(STOP_GRACE);
+        self.shards.stop(STOP_GRACE, &mut |milestone| laps.done(milestone));
         if let Some((control, broker)) = &leaving {
             propose_within(control, &MetadataCommand::FenceBroker(*broker));
+            laps.done("the peers know");
         }
         self.control.stop();
-        tracing::info!("chronik has stopped");
+        laps.done("control plane ended");
+        tracing::info!(millis = laps.begun.elapsed().as_millis(), "chronik has stopped");
     }
 }
 
@@ -197,34 +204,49 @@ const PEERS_LOOK: Duration = Duration::from_millis(100);
 /// silence.
 const LEAVE_PATIENCE: Duration = Duration::from_secs(2);
 
+/// How often it is looked whether anybody is left whom the change matters to.
+const LEAVE_LOOK: Duration = Duration::from_millis(20);
+
+/// Proposes a change, and waits for it as long as there is another node that stays: where all stop, the last ones
+/// find no majority any more, and nobody goes by what they say.
 fn propose_within(control: &ControlHandle, command: &MetadataCommand) {
     let (answer, answered) = crossbeam::channel::bounded(1);
     let reply = move |result| drop(answer.send(result));
-    let proposed = control.propose(command, Box::new(reply));
-    let result = proposed.and_then(|()| {
-        answered.recv_timeout(LEAVE_PATIENCE).unwrap_or(Err(ControlError::TimedOut))
-    });
+    let deadline = Instant::now() + LEAVE_PATIENCE;
+    let mut result = control.propose(command, Box::new(reply)).map(|()| None);
+    while let Ok(None) = result {
+        result = match answered.recv_timeout(LEAVE_LOOK) {
+            Ok(outcome) => outcome.map(Some),
+            Err(RecvTimeoutError::Disconnected) => Err(ControlError::Stopped),
+            Err(RecvTimeoutError::Timeout) if Instant::now() >= deadline => {
+                Err(ControlError::TimedOut)
+            }
+            Err(RecvTimeoutError::Timeout) if !control.has_company() => return,
+            Err(RecvTimeoutError::Timeout) => Ok(None),
+        };
+    }
     if let Err(error) = result {
         tracing::warn!(%error, "the peers are not told that this node stops");
     }
 }
 
-/// Says how long each part of a start took.
+/// Says how long each part of a start or a stop took.
 struct Laps {
+    of: &'static str,
     begun: Instant,
     last: Instant,
 }
 
 impl Laps {
-    fn begin() -> Self {
+    fn begin(of: &'static str) -> Self {
         let begun = Instant::now();
-        Self { begun, last: begun }
+        Self { of, begun, last: begun }
     }
 
     fn done(&mut self, what: impl Display) {
         let now = Instant::now();
         let millis = now.duration_since(self.last).as_millis();
-        tracing::info!(millis, "start: {what}");
+        tracing::info!(millis, "{}: {what}", self.of);
         self.last = now;
     }
 }
@@ -285,7 +307,7 @@ fn recover_data(
     limits: &ShardLimits,
     laps: &mut Laps,
 ) -> Result<Recovered, RecoveryError> {
-    let deleted_topics = image.deleted_topics().collect();
+    let gone = Gone::from(config.node_id, &image);
     let partitions = replicas_here(config.node_id, broker, image);
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis());
     recover_in_phases(
@@ -293,7 +315,7 @@ fn recover_data(
         &RecoveryInput {
             data: config.data_dir.clone(),
             partitions,
-            deleted_topics,
+            gone,
             shards: config.plan.shard_count(),
             accept_data_loss: config.accept_data_loss,
             wal_file_bytes: limits.wal_file_bytes,

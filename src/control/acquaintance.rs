@@ -74,6 +74,9 @@ pub(super) enum Stranger {
     NotMe { this: NodeId, meant: NodeId },
     #[error("node {0} is not one of the peers")]
     NotAPeer(NodeId),
+    /// It says that it is of this cluster, and the cluster has no such node by its metadata at that log index.
+    #[error("node {node} is not of the cluster any more")]
+    Gone { node: NodeId, applied: u64 },
     #[error("node {node} is of cluster {theirs}, and this is cluster {ours}")]
     OtherCluster { node: NodeId, theirs: TopicId, ours: TopicId },
     #[error("node {0} has another list of peers")]
@@ -101,6 +104,8 @@ struct Known {
     peers: BTreeSet<NodeId>,
     /// Nodes that may come: they know of no cluster yet, and of other peers.
     joining: BTreeSet<NodeId>,
+    /// The log index of the metadata that say so.
+    applied: u64,
     /// Whether this node comes itself, and knows of no group yet.
     is_new: bool,
     /// With which directory each node joined.
@@ -140,8 +145,15 @@ impl Acquaintance {
         }
         let mut known = self.known();
         let joins = known.joining.contains(&node);
-        if !(joins || known.peers.contains(&node)) || node == self.node_id {
+        if node == self.node_id {
             return Err(Stranger::NotAPeer(node));
+        }
+        if !(joins || known.peers.contains(&node)) {
+            let is_namesake = known.cluster_id.is_some() && known.cluster_id == them.cluster_id;
+            return Err(match is_namesake && !known.is_new {
+                true => Stranger::Gone { node, applied: known.applied },
+                false => Stranger::NotAPeer(node),
+            });
         }
         let may_differ = joins || known.is_new;
         match (known.cluster_id, them.cluster_id) {
@@ -168,11 +180,18 @@ impl Acquaintance {
         known.peers.contains(&node) || known.joining.contains(&node)
     }
 
-    /// The group has these other nodes now, and those may come. `is_new`: this node knows of no group yet.
-    pub(super) fn meet(&self, peers: &BTreeSet<NodeId>, joining: BTreeSet<NodeId>, is_new: bool) {
+    /// The group has these other nodes now, and those may come, by the metadata at log index `applied`. `is_new`:
+    /// this node knows of no group yet.
+    pub(super) fn meet(
+        &self,
+        applied: u64,
+        peers: &BTreeSet<NodeId>,
+        joining: BTreeSet<NodeId>,
+        is_new: bool,
+    ) {
         let mut known = self.known();
         known.peers.clone_from(peers);
-        (known.joining, known.is_new) = (joining, is_new);
+        (known.applied, known.joining, known.is_new) = (applied, joining, is_new);
     }
 
     /// The cluster has this id.
@@ -238,7 +257,8 @@ mod tests {
         let one = node(1, Some(1), 3);
         let meant = one.judge(&node(2, Some(1), 3).introduce(NodeId(3)));
         assert_eq!(meant, Err(Stranger::NotMe { this: NodeId(1), meant: NodeId(3) }));
-        assert_eq!(met(&one, &node(4, Some(1), 4)), Err(Stranger::NotAPeer(NodeId(4))));
+        assert_eq!(met(&one, &node(4, None, 4)), Err(Stranger::NotAPeer(NodeId(4))));
+        assert_eq!(met(&one, &node(4, Some(2), 4)), Err(Stranger::NotAPeer(NodeId(4))));
         assert_eq!(met(&one, &node(1, Some(1), 3)), Err(Stranger::NotAPeer(NodeId(1))));
         let (theirs, ours) = (TopicId([2; 16]), TopicId([1; 16]));
         let other = Stranger::OtherCluster { node: NodeId(2), theirs, ours };
@@ -252,13 +272,18 @@ mod tests {
         assert_eq!(met(&one, &newcomer), Err(Stranger::NotAPeer(NodeId(4))));
         assert_eq!(met(&newcomer, &one), Err(Stranger::OtherPeers(NodeId(1))));
         let peers = |ids: [i32; 2]| ids.map(NodeId).into();
-        one.meet(&peers([2, 3]), [NodeId(4)].into(), false);
-        newcomer.meet(&peers([1, 2]), BTreeSet::new(), true);
+        one.meet(7, &peers([2, 3]), [NodeId(4)].into(), false);
+        newcomer.meet(0, &peers([1, 2]), BTreeSet::new(), true);
         assert_eq!((met(&one, &newcomer), met(&newcomer, &one)), (Ok(()), Ok(())));
         assert!(one.is_peer(NodeId(4)) && !one.is_peer(NodeId(1)));
         // One that has gone is a stranger.
-        one.meet(&peers([2, 3]), BTreeSet::new(), false);
+        one.meet(8, &peers([2, 3]), BTreeSet::new(), false);
         assert_eq!(met(&one, &newcomer), Err(Stranger::NotAPeer(NodeId(4))));
+        // Had it been of the cluster, it would be told since when it is not.
+        newcomer.joined([1; 16]);
+        assert_eq!(met(&one, &newcomer), Err(Stranger::Gone { node: NodeId(4), applied: 8 }));
+        one.meet(0, &peers([2, 3]), BTreeSet::new(), true);
+        assert_eq!(met(&one, &newcomer), Err(Stranger::NotAPeer(NodeId(4))), "it does not know");
     }
 
     #[test]

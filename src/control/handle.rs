@@ -1,6 +1,7 @@
 //! How the rest of the node reaches the control thread.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use chronik_shards::format::metadata_command::MetadataCommand;
 use chronik_shards::machine::metadata::{ApplyOutcome, MetadataImage, Rejection};
@@ -35,12 +36,8 @@ pub enum MetadataUpdate {
 /// update over and must not block.
 pub type MetadataSink = Box<dyn Fn(MetadataUpdate) + Send>;
 
-/// Takes a proposal's answer, once. Runs on the control thread, or on the proposer's when the
-/// proposal was refused at once; it may hand the answer over and must not block.
-pub type ProposalReply = Reply<ApplyOutcome>;
-
-/// Takes how the group stands, once. Runs where a [`ProposalReply`] does.
-pub type QuorumReply = Reply<QuorumState>;
+/// Takes an answer, once. Runs on the control thread; it may hand the answer over and must not block.
+pub type Reply<T> = Box<dyn FnOnce(Result<T, ControlError>) + Send>;
 
 /// Why a proposal, or a subscription, came to nothing.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -82,6 +79,16 @@ pub(super) enum Request {
     Quorum {
         reply: ReplyOnce<QuorumState>,
     },
+    /// Have all nodes that are there applied the metadata up to an index?
+    Spread {
+        index: u64,
+        patience: Duration,
+        reply: ReplyOnce<()>,
+    },
+    /// Is another node there that stays?
+    Company {
+        reply: Sender<bool>,
+    },
     /// From a peer that has shown who it is.
     Peer {
         from: NodeId,
@@ -92,6 +99,10 @@ pub(super) enum Request {
     Connected {
         peer: NodeId,
         connection: u64,
+    },
+    /// A peer says that this node is not of the cluster any more, by the metadata at a log index.
+    Gone {
+        applied: u64,
     },
     /// What became of messages to a peer.
     Delivery {
@@ -107,7 +118,24 @@ pub(super) enum Request {
 /// An answer that is given exactly once: whoever drops it unanswered says "stopped".
 pub(super) struct ReplyOnce<T = ApplyOutcome>(Option<Reply<T>>);
 
-type Reply<T> = Box<dyn FnOnce(Result<T, ControlError>) + Send>;
+impl Request {
+    /// Drops it with its reply uncalled: whoever asks was told otherwise.
+    fn forget(self) {
+        match self {
+            Self::Propose { reply, .. } => reply.forget(),
+            Self::Quorum { reply } => reply.forget(),
+            Self::Spread { reply, .. } => reply.forget(),
+            Self::Subscribe { .. }
+            | Self::Ready
+            | Self::Company { .. }
+            | Self::Peer { .. }
+            | Self::Connected { .. }
+            | Self::Gone { .. }
+            | Self::Delivery { .. }
+            | Self::Stop { .. } => {}
+        }
+    }
+}
 
 impl<T> ReplyOnce<T> {
     pub(super) fn new(reply: Reply<T>) -> Self {
@@ -157,21 +185,22 @@ impl ControlHandle {
     pub fn propose(
         &self,
         command: &MetadataCommand,
-        reply: ProposalReply,
+        reply: Reply<ApplyOutcome>,
     ) -> Result<(), ControlError> {
         let command = command.encode();
         if command.len() > COMMAND_BYTES_MAX {
             return Err(ControlError::TooLarge(command.len()));
         }
-        let request = Request::Propose { command, reply: ReplyOnce::new(reply) };
+        self.ask(Request::Propose { command, reply: ReplyOnce::new(reply) })
+    }
+
+    fn ask(&self, request: Request) -> Result<(), ControlError> {
         let (request, error) = match self.queue.try_send(request) {
             Ok(()) => return Ok(()),
             Err(TrySendError::Full(request)) => (request, ControlError::Busy),
             Err(TrySendError::Disconnected(request)) => (request, ControlError::Stopped),
         };
-        if let Request::Propose { reply, .. } = request {
-            reply.forget();
-        }
+        request.forget();
         Err(error)
     }
 
@@ -216,17 +245,31 @@ impl ControlHandle {
     ///
     /// # Errors
     /// [`ControlError::Busy`] when the queue is full, [`ControlError::Stopped`].
-    pub fn quorum(&self, reply: QuorumReply) -> Result<(), ControlError> {
-        let request = Request::Quorum { reply: ReplyOnce::new(reply) };
-        let (request, error) = match self.queue.try_send(request) {
-            Ok(()) => return Ok(()),
-            Err(TrySendError::Full(request)) => (request, ControlError::Busy),
-            Err(TrySendError::Disconnected(request)) => (request, ControlError::Stopped),
-        };
-        if let Request::Quorum { reply } = request {
-            reply.forget();
-        }
-        Err(error)
+    pub fn quorum(&self, reply: Reply<QuorumState>) -> Result<(), ControlError> {
+        self.ask(Request::Quorum { reply: ReplyOnce::new(reply) })
+    }
+
+    /// Asks to be told when every node that is there has applied the metadata up to `index` and handed them to
+    /// its shards, or when `patience` is at its end. After `Ok`, `reply` is called exactly once; after an
+    /// error never. Returns at once.
+    ///
+    /// # Errors
+    /// [`ControlError::Busy`] when the queue is full, [`ControlError::Stopped`].
+    pub fn when_spread(
+        &self,
+        index: u64,
+        patience: Duration,
+        reply: Reply<()>,
+    ) -> Result<(), ControlError> {
+        self.ask(Request::Spread { index, patience, reply: ReplyOnce::new(reply) })
+    }
+
+    /// Whether another node is there that is not about to stop. Waits for the answer: never on a shard.
+    #[must_use]
+    pub fn has_company(&self) -> bool {
+        let (reply, answered) = bounded(1);
+        // A control plane that has ended knows nobody.
+        self.queue.send(Request::Company { reply }).is_ok() && answered.recv().unwrap_or(false)
     }
 
     /// Waits for room in the queue; a thread that has ended needs no telling.

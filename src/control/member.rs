@@ -29,6 +29,7 @@ use super::members::{Members, node_id, raft_id};
 use super::own_proposals::OwnProposals;
 use super::peer_message::{Delivery, PeerMessage};
 use super::quorum::{Contacts, Questions};
+use super::spread::{Question, Spread};
 use super::{COMMAND_BYTES_MAX, CompactionPolicy, log_bridge};
 
 /// Ticks between heartbeats of the leader, and of a node to the controller.
@@ -107,6 +108,7 @@ pub(super) struct Member<L: MemberLog> {
     /// While this node leads.
     contacts: Contacts,
     questions: Questions,
+    spread: Spread,
     /// The group is another one than that of the last snapshot.
     snapshot_due: bool,
     /// Entries of the log in memory that changed nothing: repeated ones, and those of earlier processes.
@@ -174,6 +176,7 @@ impl<L: MemberLog> Member<L> {
             outbox: Vec::new(),
             contacts: Contacts::default(),
             questions: Questions::default(),
+            spread: Spread::default(),
             snapshot_due: false,
             void: BTreeSet::new(),
         })
@@ -201,6 +204,13 @@ impl<L: MemberLog> Member<L> {
     pub(super) fn broker_epoch(&self) -> Option<BrokerEpoch> {
         let broker = self.image().broker(self.config.registration.node_id)?;
         (broker.incarnation == self.own.incarnation()).then_some(broker.epoch)
+    }
+
+    /// Whether this node, which is in the group as far as it knows, was taken off by a later entry: somebody who has
+    /// applied the log up to `applied` does not know it any more.
+    pub(super) fn is_gone_at(&self, applied: u64) -> bool {
+        let own = self.config.registration.node_id;
+        self.members().contains(own) && applied > self.image().applied()
     }
 
     /// The node that leads the group, as far as this one knows, and its term.
@@ -323,6 +333,10 @@ impl<L: MemberLog> Member<L> {
                 }
             }
             PeerMessage::Quorum(number, state) => self.questions.answer(number, state),
+            PeerMessage::AskApplied { number, index } => {
+                self.spread.note(Question { node: from, number, index });
+            }
+            PeerMessage::Applied(number) => self.spread.applied(from, number),
             PeerMessage::Raft(message) => {
                 let is_proposal = message.get_msg_type() == MessageType::MsgPropose;
                 if message.from != raft_id(from)
@@ -367,6 +381,7 @@ impl<L: MemberLog> Member<L> {
         self.ticks += 1;
         self.note_caught_up(now);
         self.questions.give_up(now);
+        self.ask_again(now);
         for reply in self.own.overdue(now) {
             reply.answer(Err(ControlError::TimedOut));
         }
@@ -432,6 +447,7 @@ impl<L: MemberLog> Member<L> {
         }
         self.begin_or_end_duties(now);
         self.tell_leader();
+        self.answer_applied(send);
         self.compact_if_due()
     }
 

@@ -26,6 +26,7 @@ mod node;
 mod own_proposals;
 mod peer_message;
 mod quorum;
+mod spread;
 #[cfg(test)]
 mod tests;
 mod transport;
@@ -43,8 +44,7 @@ use chronik_shards::model::{BrokerEpoch, NodeId};
 use crossbeam::channel::{Receiver, RecvTimeoutError, bounded};
 
 pub use handle::{
-    CommittedCommand, ControlError, ControlHandle, MetadataSink, MetadataUpdate, ProposalReply,
-    QuorumReply,
+    CommittedCommand, ControlError, ControlHandle, MetadataSink, MetadataUpdate, Reply,
 };
 pub use identity::{Founding, IdentityError, NodeIdentity, random_bytes, random_topic_id};
 pub use log::LogError;

@@ -40,6 +40,8 @@ pub(super) struct ControlNode {
     member: Member<RaftLog>,
     cluster: Option<Cluster>,
     begun: Instant,
+    /// The cluster has forgotten this node while it was away.
+    is_gone: bool,
     /// What becomes of this node's registration.
     registered: Receiver<Result<ApplyOutcome, ControlError>>,
 }
@@ -111,7 +113,7 @@ impl ControlNode {
         };
         let (answer, registered) = bounded(1);
         let reply = ReplyOnce::new(Box::new(move |result| drop(answer.send(result))));
-        let mut node = Self { member, cluster, begun: Instant::now(), registered };
+        let mut node = Self { member, cluster, begun: Instant::now(), is_gone: false, registered };
         node.member.register(node.now(), reply);
         node.turn().map_err(|error| at_start(error, config))?;
         Ok(node)
@@ -215,7 +217,14 @@ impl ControlNode {
                 let _ = reply.send(());
             }
             Request::Quorum { reply } => self.member.ask_quorum(now, reply),
+            Request::Spread { index, patience, reply } => {
+                self.member.await_spread(now, index, patience, reply);
+            }
             Request::Ready => self.member.set_ready(),
+            Request::Company { reply } => {
+                // Whoever asked may have given up waiting.
+                let _ = reply.send(self.member.has_company());
+            }
             Request::Connected { peer, connection } => {
                 if let Some(cluster) = &mut self.cluster {
                     cluster.transport.knock(peer);
@@ -233,6 +242,9 @@ impl ControlNode {
                     self.member.step(now, from, message);
                 }
             }
+            Request::Gone { applied } => {
+                self.is_gone |= self.member.is_gone_at(applied);
+            }
             Request::Delivery { to, report } => self.member.report(to, report),
             Request::Stop { hand_over } => return Next::Stop { hand_over },
         }
@@ -241,6 +253,9 @@ impl ControlNode {
 
     /// Ticks when it is time, performs what is to be done, and follows what the metadata say of the peers.
     fn turn(&mut self) -> Result<(), ControlFailure> {
+        if self.is_gone {
+            return Err(ControlFailure::TakenOff);
+        }
         let now = self.now();
         let Some(cluster) = &mut self.cluster else {
             return self.member.drive(now, &mut |_, _| unreachable!("there is nobody to write to"));
@@ -263,9 +278,10 @@ impl ControlNode {
         cluster.follow(&self.member)
     }
 
-    /// A controller that stops has another one take over, so that nobody need find out.
+    /// A controller that stops has another one take over, so that nobody need find out. Where all stop there is
+    /// nobody who would.
     fn hand_over(&mut self, requests: &Receiver<Request>) {
-        if self.cluster.is_none() || !self.member.hand_over() {
+        if self.cluster.is_none() || !self.member.has_company() || !self.member.hand_over() {
             return;
         }
         let deadline = Instant::now() + HAND_OVER_PATIENCE;
@@ -340,7 +356,8 @@ impl Cluster {
             true => self.peers.keys().copied().collect(),
             false => members.nodes().filter(|node| *node != self.node_id).collect(),
         };
-        self.acquaintance.meet(&others, joining, *members == Members::nobody());
+        let applied = image.applied();
+        self.acquaintance.meet(applied, &others, joining, *members == Members::nobody());
         let address = |node: &NodeId| {
             let known = self.peers.get(node).cloned();
             let registered = || image.broker(*node)?.control.as_ref().map(address);

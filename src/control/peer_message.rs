@@ -5,7 +5,8 @@
 //! is not made for strangers.
 //!
 //! The body of a question how the group stands is its number, eight bytes; that of the answer is
-//! described in [`quorum`](super::quorum). A heartbeat's body:
+//! described in [`quorum`](super::quorum). A question whether the metadata are applied is its number and the log
+//! index, eight bytes each; the answer is the number. A heartbeat's body:
 //!
 //! | offset | size | field |
 //! | ---: | ---: | --- |
@@ -38,6 +39,9 @@ pub(super) mod kind {
     pub(in crate::control) const HEARTBEAT: u16 = 5;
     pub(in crate::control) const ASK_QUORUM: u16 = 6;
     pub(in crate::control) const QUORUM: u16 = 7;
+    pub(in crate::control) const ASK_APPLIED: u16 = 8;
+    pub(in crate::control) const APPLIED: u16 = 9;
+    pub(in crate::control) const GONE: u16 = 10;
 }
 
 /// The version in which every kind is written and read.
@@ -56,6 +60,15 @@ pub(super) enum PeerMessage {
     AskQuorum(u64),
     /// The answer to the question of that number.
     Quorum(u64, QuorumState),
+    /// Is the log applied up to an index? With a number of the one that asks. Answered when it is.
+    AskApplied {
+        /// The question's.
+        number: u64,
+        /// The log index.
+        index: u64,
+    },
+    /// The log is applied as far as the question of that number asks.
+    Applied(u64),
 }
 
 /// What became of messages to a peer, as far as raft must know.
@@ -93,6 +106,11 @@ impl PeerMessage {
             Self::Quorum(number, state) => {
                 seal(MAGIC, kind::QUORUM, VERSION, &state.encode(*number))
             }
+            Self::AskApplied { number, index } => {
+                let body = [number.to_le_bytes(), index.to_le_bytes()].concat();
+                seal(MAGIC, kind::ASK_APPLIED, VERSION, &body)
+            }
+            Self::Applied(number) => seal(MAGIC, kind::APPLIED, VERSION, &number.to_le_bytes()),
             Self::Heartbeat(heartbeat) => {
                 let mut body = Vec::with_capacity(HEARTBEAT_BYTES);
                 body.extend_from_slice(&heartbeat.node_id.get().to_le_bytes());
@@ -113,10 +131,12 @@ impl PeerMessage {
             (kind::HEARTBEAT, VERSION) => heartbeat(frame.body)
                 .map(Self::Heartbeat)
                 .ok_or_else(|| PeerMessageError::Body("a heartbeat".to_owned())),
-            (kind::ASK_QUORUM, VERSION) => match frame.body.try_into() {
-                Ok(number) => Ok(Self::AskQuorum(u64::from_le_bytes(number))),
-                Err(_) => Err(PeerMessageError::Body("a question".to_owned())),
-            },
+            (kind::ASK_QUORUM, VERSION) => number(frame.body).map(Self::AskQuorum),
+            (kind::APPLIED, VERSION) => number(frame.body).map(Self::Applied),
+            (kind::ASK_APPLIED, VERSION) => {
+                let (asked, index) = frame.body.split_at(frame.body.len() / 2);
+                Ok(Self::AskApplied { number: number(asked)?, index: number(index)? })
+            }
             (kind::QUORUM, VERSION) => QuorumState::decode(frame.body)
                 .map(|(number, state)| Self::Quorum(number, state))
                 .ok_or_else(|| PeerMessageError::Body("how the group stands".to_owned())),
@@ -127,6 +147,11 @@ impl PeerMessage {
     pub(super) fn is_snapshot(&self) -> bool {
         matches!(self, Self::Raft(message) if message.has_snapshot())
     }
+}
+
+fn number(body: &[u8]) -> Result<u64, PeerMessageError> {
+    let bytes = body.try_into().map_err(|_| PeerMessageError::Body("a number".to_owned()))?;
+    Ok(u64::from_le_bytes(bytes))
 }
 
 fn heartbeat(body: &[u8]) -> Option<BrokerHeartbeat> {
@@ -168,6 +193,8 @@ mod tests {
             PeerMessage::Raft(Box::new(raft)),
             PeerMessage::AskQuorum(7),
             PeerMessage::Quorum(7, state),
+            PeerMessage::AskApplied { number: 7, index: 8 },
+            PeerMessage::Applied(7),
         ];
         for message in messages {
             let bytes = message.encode();
@@ -176,11 +203,21 @@ mod tests {
     }
 
     #[test]
-    fn bytes_of_a_heartbeat_never_change() {
-        let hex: String = heartbeat().encode().iter().map(|byte| format!("{byte:02x}")).collect();
+    fn bytes_of_messages_never_change() {
+        let hex = |message: PeerMessage| -> String {
+            message.encode().iter().map(|byte| format!("{byte:02x}")).collect()
+        };
         assert_eq!(
-            hex,
+            hex(heartbeat()),
             "434843500500010015000000e7e10031020000000300000000000000040000000000000001"
+        );
+        assert_eq!(
+            hex(PeerMessage::AskApplied { number: 2, index: 3 }),
+            "434843500800010010000000bc16279502000000000000000300000000000000"
+        );
+        assert_eq!(
+            hex(PeerMessage::Applied(2)),
+            "4348435009000100080000008b0a4cb70200000000000000"
         );
     }
 
@@ -190,13 +227,15 @@ mod tests {
             let bytes = seal(MAGIC, kind, version, body);
             PeerMessage::decode(&open(MAGIC, &bytes).unwrap()).unwrap_err()
         };
-        for (kind, version) in [(kind::HELLO, 1), (kind::RAFT, 2), (8, 1)] {
+        for (kind, version) in [(kind::HELLO, 1), (kind::RAFT, 2), (11, 1)] {
             assert_eq!(refused(kind, version, b""), PeerMessageError::Unknown { kind, version });
         }
         for (kind, body) in [
             (kind::RAFT, &b"\xff\xff\xff"[..]),
             (kind::HEARTBEAT, b""),
             (kind::ASK_QUORUM, b"short"),
+            (kind::ASK_APPLIED, b"seventeen bytes ."),
+            (kind::APPLIED, b"short"),
             (kind::QUORUM, b"short"),
             (kind::HEARTBEAT, &[2; HEARTBEAT_BYTES]),
         ] {

@@ -1,7 +1,7 @@
 //! Waiting for several futures of one task, without a task each.
 
 use std::future::{Future, poll_fn};
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::task::Poll;
 
 /// Runs all, returns their results in order.
@@ -43,6 +43,19 @@ pub async fn first<F: Future>(futures: impl IntoIterator<Item = F>) -> Option<F:
     .await
 }
 
+/// The future's result, or `None` where `end` comes first.
+pub async fn before<T>(
+    future: impl Future<Output = T>,
+    end: impl Future<Output = ()>,
+) -> Option<T> {
+    let (mut future, mut end) = (pin!(future), pin!(end));
+    poll_fn(move |context| match future.as_mut().poll(context) {
+        Poll::Ready(result) => Poll::Ready(Some(result)),
+        Poll::Pending => end.as_mut().poll(context).map(|()| None),
+    })
+    .await
+}
+
 #[cfg(test)]
 mod tests {
     use std::future::{pending, ready};
@@ -60,6 +73,13 @@ mod tests {
         let one_pending: Vec<Pin<Box<dyn Future<Output = i32>>>> =
             vec![Box::pin(ready(1)), Box::pin(pending())];
         assert_eq!(poll(all(one_pending)), Poll::Pending);
+    }
+
+    #[test]
+    fn what_is_done_counts_before_the_end_and_nothing_after_it() {
+        assert_eq!(poll(before(ready(1), ready(()))), Poll::Ready(Some(1)));
+        assert_eq!(poll(before(pending::<i32>(), ready(()))), Poll::Ready(None));
+        assert_eq!(poll(before(pending::<i32>(), pending())), Poll::Pending);
     }
 
     #[test]

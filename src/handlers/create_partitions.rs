@@ -47,6 +47,11 @@ pub async fn handle(
         }
         results.push(told);
     }
+    if results.iter().any(|topic| topic.error_code == ErrorCode::None.code())
+        && !request.validate_only
+    {
+        handlers.spread(request.timeout_ms).await;
+    }
     CreatePartitionsResponse { results, ..CreatePartitionsResponse::default() }
 }
 

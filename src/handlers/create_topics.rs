@@ -171,6 +171,11 @@ pub async fn handle(
             },
         });
     }
+    if topics.iter().any(|topic| topic.error_code == ErrorCode::None.code())
+        && !request.validate_only
+    {
+        handlers.spread(request.timeout_ms).await;
+    }
     CreateTopicsResponse { topics, ..CreateTopicsResponse::default() }
 }
 

@@ -58,6 +58,9 @@ pub async fn handle(
         }
         responses.push(told);
     }
+    if responses.iter().any(|topic| topic.error_code == ErrorCode::None.code()) {
+        handlers.spread(request.timeout_ms).await;
+    }
     DeleteTopicsResponse { responses, ..DeleteTopicsResponse::default() }
 }
 

@@ -33,7 +33,7 @@ pub async fn handle(
     if !is_the_log {
         return unknown(request);
     }
-    let state = match handlers.proposals.quorum().await {
+    let state = match handlers.quorum().await {
         Ok(state) => state,
         Err(failure) => {
             let refusal = error::of_control(&failure);

@@ -124,10 +124,11 @@ pub fn of_rejection(rejection: &Rejection) -> Refusal {
 pub fn of_control(error: &ControlError) -> Refusal {
     let code = match error {
         ControlError::Rejected(rejection) => return of_rejection(rejection),
-        ControlError::Busy => ErrorCode::RequestTimedOut,
-        ControlError::TimedOut | ControlError::OutcomeUnknown => ErrorCode::RequestTimedOut,
+        ControlError::Busy
+        | ControlError::TimedOut
+        | ControlError::OutcomeUnknown
+        | ControlError::Stopped => ErrorCode::RequestTimedOut,
         ControlError::TooLarge(_) => ErrorCode::InvalidRequest,
-        ControlError::Stopped => ErrorCode::CoordinatorNotAvailable,
     };
     Refusal::new(code, error.to_string())
 }

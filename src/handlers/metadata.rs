@@ -125,7 +125,8 @@ async fn one(
         false => NewTopic::with_defaults(name.to_string()),
     };
     match create_topics::create(handlers, new).await {
-        Ok(_) => {}
+        // The leaders in the answer are asked next.
+        Ok(_) => handlers.spread(i32::MAX).await,
         // Somebody else was faster: what counts is that it exists.
         Err(refusal) if refusal.code == ErrorCode::TopicAlreadyExists => {}
         Err(refusal) => return refused(Some(name), Uuid::ZERO, refusal.code),

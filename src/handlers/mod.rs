@@ -61,6 +61,7 @@ use std::future::Future;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::rc::Rc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use chronik_protocol::{ApiKey, DecodeError, ErrorCode, KafkaString, Request, RequestFrame};
@@ -72,7 +73,7 @@ use chronik_shards::model::{
 };
 use chronik_shards::shard::ShardHandle;
 
-use crate::control::{ControlError, random_bytes, random_topic_id};
+use crate::control::{ControlError, QuorumState, random_bytes, random_topic_id};
 use crate::front::{FETCH_SESSIONS_MAX, FrontPlan};
 use crate::metadata_view::MetadataView;
 use crate::net::{ConnectionContext, Dispatched, Dispatcher};
@@ -86,6 +87,14 @@ use records::RecordChecks;
 /// Largest request that carries no records. Decoded, such a request takes up to some fifty times its bytes;
 /// one that names 10,000 topics takes less than this.
 const PLAIN_REQUEST_BYTES_MAX: usize = 4 << 20;
+
+/// How long the answer to a change waits for the other nodes, at most. A node that was killed a moment ago is
+/// fenced before that.
+const SPREAD_PATIENCE: Duration = Duration::from_secs(1);
+
+/// How long a request may wait for the controller when the node has begun to stop: a controller that is there takes
+/// much less.
+const STOP_PATIENCE: Duration = Duration::from_millis(200);
 
 /// Bits of every operation on a topic that a client without an authorizer may do: read, write, create,
 /// delete, alter, describe, describe configs, alter configs.
@@ -151,9 +160,35 @@ impl Handlers {
         self.now().monotonic.plus_millis(u64::try_from(timeout_ms).unwrap_or(0))
     }
 
-    /// Proposes a change; returns when it is applied on this shard.
+    /// Proposes a change; returns when it is applied on this shard. A stop of the node does not wait for a
+    /// controller that does not answer.
     async fn propose(&self, command: MetadataCommand) -> Result<ApplyOutcome, ControlError> {
-        self.proposals.propose(&command).await
+        let proposed = self.proposals.propose(&command);
+        let answer = concurrent::before(proposed, self.long_stopping()).await;
+        answer.unwrap_or(Err(ControlError::Stopped))
+    }
+
+    /// How the Raft group stands.
+    async fn quorum(&self) -> Result<QuorumState, ControlError> {
+        let told = concurrent::before(self.proposals.quorum(), self.long_stopping()).await;
+        told.unwrap_or(Err(ControlError::Stopped))
+    }
+
+    async fn long_stopping(&self) {
+        self.shard.stopping().await;
+        glommio::timer::sleep(STOP_PATIENCE).await;
+    }
+
+    /// Returns when the other nodes that are there know what this shard knows of the metadata, so that a client
+    /// may go on with any of them; or after `timeout_ms` and [`SPREAD_PATIENCE`]: what was changed stays changed.
+    async fn spread(&self, timeout_ms: i32) {
+        let patience = Duration::from_millis(u64::try_from(timeout_ms).unwrap_or(0));
+        let index = self.metadata.borrow().image().applied();
+        let spread = self.proposals.when_spread(index, patience.min(SPREAD_PATIENCE));
+        let spread = concurrent::before(spread, self.shard.stopping()).await;
+        if let Some(Err(error)) = spread {
+            tracing::debug!(%error, "other nodes may not know yet of a change that a client is told of");
+        }
     }
 
     /// A partition that a request names by its topic's name, if this node leads it.

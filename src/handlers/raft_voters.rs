@@ -6,6 +6,7 @@
 //! shows how far it has come.
 
 use std::rc::Rc;
+use std::time::Duration;
 
 use chronik_protocol::messages::add_raft_voter_request::AddRaftVoterRequest;
 use chronik_protocol::messages::add_raft_voter_response::AddRaftVoterResponse;
@@ -21,8 +22,11 @@ use super::error::Refusal;
 use super::{Handlers, error};
 use crate::control::{MemberState, QuorumState};
 
-/// A voter that was not heard of for so long is counted as gone: it is several heartbeats.
-const SILENCE_MS: u64 = 500;
+/// How long the other voters may take to be heard of: it is many heartbeats. Who was killed a moment before the
+/// request is not heard of any more.
+const HEARD_PATIENCE: Duration = Duration::from_secs(2);
+/// Pause between two looks at who was heard of.
+const LOOK_PAUSE: Duration = Duration::from_millis(50);
 
 /// Answers an AddRaftVoter request.
 pub async fn add(handlers: &Rc<Handlers>, request: &AddRaftVoterRequest) -> AddRaftVoterResponse {
@@ -92,25 +96,50 @@ async fn remove_one(handlers: &Handlers, request: &RemoveRaftVoterRequest) -> Re
         let message = format!("node {node_id} is not of the cluster with that directory");
         return Err(Refusal::new(ErrorCode::VoterNotFound, message));
     }
-    let fenced: Vec<NodeId> = {
-        let view = handlers.metadata.borrow();
-        let fenced = view.image().brokers().filter(|(_, broker)| broker.fenced);
-        fenced.map(|(node, _)| node).collect()
-    };
-    check_rest(&state, node_id, &fenced)?;
+    await_rest(handlers, node_id).await?;
     let proposed = handlers.propose(MetadataCommand::LeaveNode(NodeNamed { node_id })).await;
     proposed.map(|_| ()).map_err(|failure| error::of_control(&failure))
 }
 
-/// Whether a majority of the voters is there when `gone` is none of them any more.
-fn check_rest(state: &QuorumState, gone: NodeId, fenced: &[NodeId]) -> Result<(), Refusal> {
+/// Waits until a majority of the voters that are left without `gone` was heard of after this began. Whoever has
+/// ended a moment ago is not; before, it would still seem to be there.
+async fn await_rest(handlers: &Handlers, gone: NodeId) -> Result<(), Refusal> {
+    let patience_ms = u64::try_from(HEARD_PATIENCE.as_millis()).unwrap_or(u64::MAX);
+    let begun = handlers.now().monotonic;
+    loop {
+        // As the leader answers later than it is asked, what it heard within this time came since.
+        let since_ms = handlers.now().monotonic.since(begun) / 1000;
+        let state = quorum(handlers).await?;
+        let fenced: Vec<NodeId> = {
+            let view = handlers.metadata.borrow();
+            let fenced = view.image().brokers().filter(|(_, broker)| broker.fenced);
+            fenced.map(|(node, _)| node).collect()
+        };
+        // It is pointless to wait for who is silent for long already.
+        check_rest(&state, gone, &fenced, patience_ms)?;
+        match check_rest(&state, gone, &fenced, since_ms) {
+            Ok(()) => return Ok(()),
+            Err(refusal) if since_ms >= patience_ms => return Err(refusal),
+            Err(_) => glommio::timer::sleep(LOOK_PAUSE).await,
+        }
+    }
+}
+
+/// Whether a majority of the voters is there when `gone` is none of them any more: not fenced, and heard of within
+/// `silence_ms`.
+fn check_rest(
+    state: &QuorumState,
+    gone: NodeId,
+    fenced: &[NodeId],
+    silence_ms: u64,
+) -> Result<(), Refusal> {
     let rest = || state.members.iter().filter(|member| member.node_id != gone);
     if rest().count() < 2 {
         let message = "two nodes are the fewest of a cluster";
         return Err(Refusal::new(ErrorCode::InvalidRequest, message));
     }
     let is_there = |member: &&MemberState| {
-        let is_heard = member.heard_ms.is_some_and(|ms| ms < SILENCE_MS);
+        let is_heard = member.heard_ms.is_some_and(|ms| ms < silence_ms);
         is_heard && !fenced.contains(&member.node_id)
     };
     let voters = rest().filter(|member| member.is_voter);
@@ -135,7 +164,7 @@ fn check_cluster(handlers: &Handlers, named: Option<&str>) -> Result<(), Refusal
 }
 
 async fn quorum(handlers: &Handlers) -> Result<QuorumState, Refusal> {
-    handlers.proposals.quorum().await.map_err(|failure| error::of_control(&failure))
+    handlers.quorum().await.map_err(|failure| error::of_control(&failure))
 }
 
 #[cfg(test)]
@@ -156,9 +185,10 @@ mod tests {
 
     #[test]
     fn a_node_goes_only_if_a_majority_of_the_rest_is_there() {
-        let may_go =
-            |voters: &[Option<u64>], node| check_rest(&state(voters), NodeId(node), &[]).is_ok();
-        let (here, gone) = (Some(0), Some(SILENCE_MS));
+        let may_go = |voters: &[Option<u64>], node| {
+            check_rest(&state(voters), NodeId(node), &[], 100).is_ok()
+        };
+        let (here, gone) = (Some(99), Some(100));
         assert!(may_go(&[here, here, here], 3));
         assert!(may_go(&[here, here, gone], 3), "the one that is not there");
         assert!(!may_go(&[here, here, gone], 2), "one of two would be left");
@@ -166,6 +196,6 @@ mod tests {
         assert!(may_go(&[here, here, here, gone], 2));
         assert!(!may_go(&[here, here], 2), "one node is no cluster");
         let fenced = [NodeId(2)];
-        assert!(check_rest(&state(&[here, here, here]), NodeId(3), &fenced).is_err());
+        assert!(check_rest(&state(&[here, here, here]), NodeId(3), &fenced, 100).is_err());
     }
 }

@@ -10,6 +10,7 @@ mod support;
 
 mod cluster;
 mod cluster_data;
+mod cluster_membership;
 mod cluster_processes;
 mod damage;
 mod disk_full;

@@ -22,6 +22,7 @@ use chronik_shards::machine::input::Token;
 use chronik_shards::machine::replica::NodeIdentity;
 use chronik_shards::machine::replication::PeerLimits;
 use chronik_shards::model::{BrokerEpoch, LeaderEpoch, NodeId, Now, Offset, ReplicaKey, TopicId};
+use chronik_shards::store::recovery::Gone;
 use chronik_shards::store::sim_disk::SimDisk;
 
 use self::admin::Topics;
@@ -337,17 +338,17 @@ impl World {
             controller::Process { incarnation, shards, directory: self.seats[seat].directory };
         let broker_epoch = self.controller.register(node_id(seat), process, self.micros);
         self.seats[seat].broker_epoch = broker_epoch;
+        self.excuse();
         self.trace(|| format!("node {} starts, {shards} shards, {broker_epoch:?}", seat + 1));
         let view = self.controller.view(seat);
         let known: BTreeMap<ReplicaKey, Known> = admin::replicas_on(view, node_id(seat));
-        let deleted: BTreeSet<TopicId> = view.deleted_topics().collect();
+        let gone = Gone::from(node_id(seat), view);
         let now = self.now(seat);
         let disk = self.seats[seat].disk.clone();
         // A machine that stays full does not start; somebody makes room.
         disk.set_quota(None);
         self.seats[seat].is_full = false;
-        let (mut started, partitions) = match Node::recovered(&disk, shards, &known, &deleted, now)
-        {
+        let (mut started, partitions) = match Node::recovered(&disk, shards, &known, &gone, now) {
             Ok(recovered) => recovered,
             Err(error) => return self.did_not_start(seat, &error),
         };

@@ -1,6 +1,6 @@
 //! The node's IO, performed one piece at a time: WAL writes, storage jobs, file preparation.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::io::{self, IoSlice};
 use std::path::{Path, PathBuf};
 
@@ -17,12 +17,12 @@ use chronik_shards::machine::input::{
 use chronik_shards::machine::limits::ShardLimits;
 use chronik_shards::machine::shard::ShardMachine;
 use chronik_shards::model::{
-    LeaderEpoch, Lsn, Now, Offset, ReplicaKey, ShardId, TimestampMs, TopicId, WalFileSeq,
+    LeaderEpoch, Lsn, Now, Offset, ReplicaKey, ShardId, TimestampMs, WalFileSeq,
 };
 use chronik_shards::store::SegmentStore;
 use chronik_shards::store::disk::{Disk, OpenMode};
 use chronik_shards::store::paths::{self, SegmentFile};
-use chronik_shards::store::recovery::{RecoveryError, RecoveryInput, recover};
+use chronik_shards::store::recovery::{Gone, RecoveryError, RecoveryInput, recover};
 use chronik_shards::store::sim_disk::{SimDisk, WriteInFlight};
 
 /// Small, so that files fill, rounds run and the bound is met all the time.
@@ -117,12 +117,12 @@ impl Node {
         disk: &SimDisk,
         shards: u16,
         known: &BTreeMap<ReplicaKey, Known>,
-        deleted_topics: &BTreeSet<TopicId>,
+        gone: &Gone,
         leader_epoch: LeaderEpoch,
         now: Now,
         out: &mut Vec<(usize, Effect)>,
     ) -> Result<Self, RecoveryError> {
-        let (mut node, partitions) = Self::recovered(disk, shards, known, deleted_topics, now)?;
+        let (mut node, partitions) = Self::recovered(disk, shards, known, gone, now)?;
         for found in partitions {
             let key = found.state.key;
             node.open(now, key, &known[&key], leader_epoch, Some(found), out);
@@ -136,7 +136,7 @@ impl Node {
         disk: &SimDisk,
         shards: u16,
         known: &BTreeMap<ReplicaKey, Known>,
-        deleted_topics: &BTreeSet<TopicId>,
+        gone: &Gone,
         now: Now,
     ) -> Result<(Self, Vec<RecoveredPartition>), RecoveryError> {
         let recovered = recover(
@@ -147,7 +147,7 @@ impl Node {
                     .iter()
                     .map(|(key, known)| (*key, known.topic_name.clone(), known.config.clone()))
                     .collect(),
-                deleted_topics: deleted_topics.clone(),
+                gone: gone.clone(),
                 shards,
                 accept_data_loss: false,
                 wal_file_bytes: LIMITS.wal_file_bytes,

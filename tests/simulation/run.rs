@@ -20,7 +20,7 @@ use chronik_shards::model::{
     Acks, LeaderEpoch, Now, Offset, PartitionIndex, ProducerEpoch, ProducerId, ReplicaKey,
     TimestampMs, TopicId,
 };
-use chronik_shards::store::recovery::RecoveryError;
+use chronik_shards::store::recovery::{Gone, RecoveryError};
 use chronik_shards::store::sim_disk::SimDisk;
 
 use super::model::{BatchId, Breach, Model, Seen};
@@ -142,7 +142,7 @@ struct World {
     shards: u16,
     model: Model,
     known: BTreeMap<ReplicaKey, Known>,
-    deleted: BTreeSet<TopicId>,
+    gone: Gone,
     epoch: i32,
     micros: u64,
     producers: Vec<Producer>,
@@ -169,7 +169,7 @@ pub fn run(seed: u64, bug: Option<Bug>, has_trace: bool) -> Result<Outcome, Brea
         &disk,
         shards,
         &BTreeMap::new(),
-        &BTreeSet::new(),
+        &Gone::default(),
         LeaderEpoch(1),
         moment(1_000_000),
         &mut effects,
@@ -182,7 +182,7 @@ pub fn run(seed: u64, bug: Option<Bug>, has_trace: bool) -> Result<Outcome, Brea
         shards,
         model: Model::default(),
         known: BTreeMap::new(),
-        deleted: BTreeSet::new(),
+        gone: Gone::default(),
         epoch: 1,
         micros: 1_000_000,
         producers: Vec::new(),

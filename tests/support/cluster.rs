@@ -1,6 +1,7 @@
 //! `chronik-server` processes of our own that are one cluster.
 //!
-//! Nodes have the ids 1 to n and the racks `rack-1` to `rack-n`. With [`ClusterOptions::links`] what they say to
+//! Nodes have the ids 1 to n and the racks `rack-1` to `rack-n`; the last ones may be spares, which found nothing and are
+//! let in later. With [`ClusterOptions::links`] what they say to
 //! each other passes through [`Links`], which can hold it, delay it or cut it off.
 
 use std::fs::{self, File};
@@ -29,6 +30,8 @@ pub const NODE_PATIENCE: Duration = Duration::from_secs(60);
 pub struct ClusterOptions {
     /// Shards of each node; as many nodes as there are numbers.
     pub shards: Vec<u16>,
+    /// How many of the nodes do not found the cluster: the last ones. They are not started with the others.
+    pub spares: usize,
     pub min_insync_replicas: usize,
     /// Kafka's keys, for the `[kafka]` table of every node.
     pub kafka: Vec<(String, String)>,
@@ -42,6 +45,7 @@ impl Default for ClusterOptions {
     fn default() -> Self {
         Self {
             shards: vec![1; 3],
+            spares: 0,
             min_insync_replicas: 2,
             kafka: Vec::new(),
             profile: Vec::new(),
@@ -63,6 +67,11 @@ impl ClusterOptions {
     /// A line of the `[profile]` table.
     pub fn profile(mut self, line: &str) -> Self {
         self.profile.push(line.to_owned());
+        self
+    }
+
+    pub fn spares(mut self, spares: usize) -> Self {
+        self.spares = spares;
         self
     }
 
@@ -109,7 +118,7 @@ impl Cluster {
     pub fn start_with(options: ClusterOptions) -> Self {
         for _ in 0..STARTS_MAX {
             let mut cluster = Self::prepare(options.clone());
-            let nodes: Vec<i32> = cluster.ids().collect();
+            let nodes: Vec<i32> = cluster.founders().collect();
             cluster.spawn(&nodes);
             if cluster.try_await_serving(&nodes) {
                 return cluster;
@@ -145,6 +154,11 @@ impl Cluster {
         1..=self.nodes.len() as i32
     }
 
+    /// Ids of the nodes that found the cluster.
+    fn founders(&self) -> impl Iterator<Item = i32> + use<> {
+        1..=self.nodes.len() as i32 - self.options.spares as i32
+    }
+
     /// Nodes that run and are not frozen.
     pub fn running(&self) -> Vec<i32> {
         self.ids()
@@ -162,6 +176,11 @@ impl Cluster {
 
     pub fn address(&self, id: i32) -> SocketAddr {
         self.node(id).addresses.kafka
+    }
+
+    /// Where the node's control plane listens.
+    pub fn control_address(&self, id: i32) -> SocketAddr {
+        self.node(id).addresses.raft
     }
 
     /// `host:port` of every node, with commas.
@@ -246,13 +265,14 @@ impl Cluster {
     fn write_config(&self, id: i32) -> PathBuf {
         use std::fmt::Write;
         let own = self.node(id).addresses;
+        let founds = self.founders().any(|founder| founder == id);
         let mut text = format!(
-            "node_id = {id}\ndata_dir = {:?}\nrack = \"rack-{id}\"\n\
+            "bootstrap = {founds}\nnode_id = {id}\ndata_dir = {:?}\nrack = \"rack-{id}\"\n\
              replication_factor = {}\nmin_insync_replicas = {}\n\
              [bind]\nkafka = \"{}\"\nwal = \"{}\"\nraft = \"{}\"\n\
              [profile]\nname = \"shared-host\"\n{}\n[kafka]\n",
             self.data_dir(id),
-            self.nodes.len(),
+            self.founders().count(),
             self.options.min_insync_replicas,
             own.kafka,
             own.wal,
@@ -262,7 +282,8 @@ impl Cluster {
         for (key, value) in &self.options.kafka {
             writeln!(text, "\"{key}\" = \"{value}\"").expect("a string");
         }
-        for peer in self.ids() {
+        // Who founds knows of no spares, and a spare knows of itself beside.
+        for peer in self.founders().chain((!founds).then_some(id)) {
             let Addresses { kafka, mut wal, mut raft } = self.node(peer).addresses;
             if let Some(links) = &self.links {
                 wal = links.wal(peer);

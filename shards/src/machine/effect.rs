@@ -134,6 +134,8 @@ pub enum StoreJob {
         /// Whose.
         key: ReplicaKey,
     },
+    /// Try again to remove what could not be removed.
+    RemoveLeftovers,
 }
 
 /// A round's end: what is known to be in segments.
@@ -172,10 +174,15 @@ pub enum StoreReply {
         /// Its number: WAL files that end at or below are free.
         lsn: Lsn,
     },
-    /// The directory is gone.
+    /// The directory is gone, or left over: it is in nobody's way.
     Removed {
         /// Whose.
         key: ReplicaKey,
+    },
+    /// So many directories could not be removed: [`StoreJob::RemoveLeftovers`] is wanted later.
+    Leftovers {
+        /// How many there are.
+        count: usize,
     },
     /// No space. Nothing of the job was kept; the machine gives it again later.
     NoSpace {
@@ -201,7 +208,7 @@ impl StoreReply {
             | Self::Removed { key }
             | Self::Failed { key, .. } => Some(*key),
             Self::NoSpace { key } => *key,
-            Self::RunsDone | Self::Checkpointed { .. } => None,
+            Self::RunsDone | Self::Checkpointed { .. } | Self::Leftovers { .. } => None,
         }
     }
 }

@@ -76,7 +76,7 @@ impl ShardMachine {
     /// Takes a produce. Answered by [`Effect::ProduceDone`]: with `acks=0` when it is in the log, on its way to the
     /// disk, so that whoever brings more than the log takes can be held up.
     pub fn produce(&mut self, now: Now, input: ProduceInput, out: &mut Vec<Effect>) {
-        if self.life != Life::Running {
+        if !self.is_serving() {
             self.refuse(now, &input, &ProduceError::Stopping, out);
             return;
         }
@@ -212,6 +212,10 @@ impl ShardMachine {
         }
         let slot = self.partitions.slot(&key).ok_or(ProduceError::UnknownPartition(key))?;
         let partition = self.partitions.get_mut(slot).expect("a key names an open slot");
+        if self.life == Life::WindingDown && acks == Acks::All && partition.waits_for_others() {
+            partition.producers.refused(&batch.header, now.wall);
+            return Err(ProduceError::Stopping);
+        }
         let (base_offset, end_offset, timestamp) = match partition.append(now, acks, batch)? {
             Accepted::Appended(batch) => {
                 let (base_offset, end_offset) = (batch.header.base_offset, batch.end_offset());

@@ -29,6 +29,8 @@ use crate::model::{Lsn, MonotonicMicros, Now, ReplicaKey, ShardId, WalFileSeq};
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Life {
     Running,
+    /// It will stop: what waits for other nodes waits no longer.
+    WindingDown,
     Stopping,
     Stopped,
 }
@@ -216,6 +218,10 @@ impl ShardMachine {
     /// has room. [`Effect::CommitPending`] says when to ask again. What it holds goes to followers at the same
     /// time: see [`next_peer_effect`](Self::next_peer_effect).
     pub fn next_commit(&mut self, now: Now, out: &mut Vec<Effect>) -> Option<Commit> {
+        // Peers may go on for a moment; the WAL is complete, and about to be closed.
+        if self.life == Life::Stopped {
+            return None;
+        }
         self.divert_large_runs(now, out);
         let commit = self.wal.next_commit()?;
         self.replicate(commit.entries.iter().filter_map(|entry| match entry {
@@ -259,6 +265,7 @@ impl ShardMachine {
         let is_late = reply.key().is_some_and(|key| self.removals.awaits(&key));
         match reply {
             StoreReply::Removed { key } => self.removals.done(&key),
+            StoreReply::Leftovers { count } => self.removals.left_over(now.monotonic, count),
             _ if is_late => {}
             StoreReply::Segments { key, view } => self.take_view(now, key, view, out),
             StoreReply::RunsDone => self.large_runs_done(),
@@ -290,6 +297,7 @@ impl ShardMachine {
             self.waits.next_deadline(),
             self.wal.next_deadline(),
             self.rounds.next_deadline(),
+            self.removals.next_deadline(),
             self.cache.idle_deadline(self.limits.tail_cache_idle_ms),
             self.next_retention,
             self.next_peer_deadline(),
@@ -308,6 +316,7 @@ impl ShardMachine {
         self.waits.expire(now.monotonic, &mut self.partitions, out);
         self.wal.tick(now.monotonic);
         self.rounds.tick(now, &self.partitions, out);
+        self.removals.tick(now.monotonic, out);
         let idle_ms = self.limits.tail_cache_idle_ms;
         self.cache.trim_idle(now.monotonic, idle_ms, &mut self.partitions);
         self.tick_peers(now);
@@ -318,10 +327,33 @@ impl ShardMachine {
         self.pump(now, out);
     }
 
+    /// The node is about to stop. What waits for replicas on other nodes is answered: leadership goes where it can
+    /// before that, and where it does not nobody knows how long the others take. What the own disk decides goes on.
+    pub fn wind_down(&mut self, now: Now, out: &mut Vec<Effect>) {
+        if self.life != Life::Running {
+            return;
+        }
+        self.life = Life::WindingDown;
+        for (_, partition) in self.partitions.iter_mut() {
+            if partition.waits_for_others() {
+                for waiter in partition.ack_waiters.take_all() {
+                    let stopping = Err(ProduceError::Stopping);
+                    self.requests.decide(waiter.request, waiter.index, stopping, out);
+                }
+            }
+        }
+        self.pump(now, out);
+    }
+
+    /// Whether requests are taken.
+    pub(super) fn is_serving(&self) -> bool {
+        matches!(self.life, Life::Running | Life::WindingDown)
+    }
+
     /// Begins the orderly stop: produces are refused, waiting fetches answered, everything goes to
     /// segments. [`Effect::Stopped`] is the end.
     pub fn stop(&mut self, now: Now, out: &mut Vec<Effect>) {
-        if self.life != Life::Running {
+        if !self.is_serving() {
             return;
         }
         self.life = Life::Stopping;

@@ -436,6 +436,7 @@ impl Bench {
                 let (view, producers) = (view.clone(), Vec::new());
                 return Some(StoreReply::Truncated { key, view, producers });
             }
+            StoreJob::RemoveLeftovers => return None,
             StoreJob::Remove { key } => {
                 self.views.remove(&key);
                 return Some(StoreReply::Removed { key });
@@ -484,5 +485,6 @@ fn job_name(job: &StoreJob) -> String {
         StoreJob::DeleteSegments { log_start_offset, .. } => format!("delete {log_start_offset}"),
         StoreJob::Truncate { end_offset, .. } => format!("truncate {end_offset}"),
         StoreJob::Remove { .. } => "remove".into(),
+        StoreJob::RemoveLeftovers => "remove leftovers".into(),
     }
 }

@@ -314,8 +314,8 @@ impl<T> NodeHandle<T> {
     }
 
     /// Stops the node and returns when everything is in segments and every thread has ended. Fronts
-    /// that are not done after `grace` are cut off.
-    pub fn stop(self, grace: Duration) {
+    /// that are not done after `grace` are cut off. Calls `done` with what has been done on the way.
+    pub fn stop(self, grace: Duration, done: &mut dyn FnMut(&'static str)) {
         self.tell(Command::WindDown);
         let deadline = std::time::Instant::now() + grace;
         for shard in &self.shards {
@@ -323,6 +323,7 @@ impl<T> NodeHandle<T> {
                 tracing::warn!(shard = %shard.id, "connections were cut off by the stop");
             }
         }
+        done("requests answered");
         self.tell(Command::StopMachine);
         for shard in &self.shards {
             // A front that was late may still be heard of.
@@ -332,7 +333,9 @@ impl<T> NodeHandle<T> {
                 }
             }
         }
+        done("everything in segments");
         self.end();
+        done("shards ended");
     }
 
     fn end(self) {
@@ -486,7 +489,10 @@ impl<T> Inboxes<T> {
         }
         while let Some(command) = self.commands.try_take() {
             match command {
-                Command::WindDown => core.stopping.open(),
+                Command::WindDown => {
+                    core.drive(|machine, now, out| machine.wind_down(now, out));
+                    core.stopping.open();
+                }
                 Command::StopMachine => core.drive(|machine, now, out| machine.stop(now, out)),
                 Command::Exit => core.exit.open(),
             }

@@ -111,7 +111,7 @@ where
         }
     }
     let results = (0..shards).map(|_| outcome.recv().unwrap()).collect();
-    node.stop(GRACE);
+    node.stop(GRACE, &mut |_| {});
     results
 }
 

@@ -373,10 +373,16 @@ pub fn replace_file<D: Disk>(disk: &D, path: &Path, content: &[u8]) -> io::Resul
         return Err(io::ErrorKind::InvalidInput.into());
     };
     let temporary = dir.join(format!("{name}.tmp"));
-    let file = disk.open(&temporary, OpenMode::Write)?;
-    disk.truncate(&file, 0)?;
-    disk.write_at(&file, 0, &[IoSlice::new(content)])?;
-    disk.sync(&file)?;
+    let written = disk.open(&temporary, OpenMode::Write).and_then(|file| {
+        disk.truncate(&file, 0)?;
+        disk.write_at(&file, 0, &[IoSlice::new(content)])?;
+        disk.sync(&file)
+    });
+    if let Err(error) = written {
+        // A disk that is full needs the space; one that does not even remove a file has said the more important thing already.
+        let _ = disk.remove_file(&temporary);
+        return Err(error);
+    }
     disk.rename(&temporary, path)?;
     disk.sync_dir(dir)
 }

@@ -73,6 +73,8 @@ pub struct SegmentStore<D: Disk> {
     failed: BTreeSet<ReplicaKey>,
     /// There was no space for their directories: jobs for them find none, until they are opened.
     unopened: BTreeSet<ReplicaKey>,
+    /// Deleted, with the topic's name: their directories could not be removed.
+    leftovers: BTreeMap<ReplicaKey, String>,
     files: OpenFiles<D>,
 }
 
@@ -87,7 +89,8 @@ impl<D: Disk> SegmentStore<D> {
     ) -> Self {
         let logs = logs.into_iter().map(|log| (log.key, log)).collect();
         let files = OpenFiles::new(open_files_max);
-        Self { disk, data, shard, logs, failed: BTreeSet::new(), unopened: BTreeSet::new(), files }
+        let (failed, unopened, leftovers) = (BTreeSet::new(), BTreeSet::new(), BTreeMap::new());
+        Self { disk, data, shard, logs, failed, unopened, leftovers, files }
     }
 
     /// Does a job and answers it.
@@ -126,7 +129,8 @@ impl<D: Disk> SegmentStore<D> {
                 Ok(vec![self.truncate(key, end_offset, begins_anew)])
             }
             StoreJob::Checkpoint(job) => self.checkpoint(*job),
-            StoreJob::Remove { key } => Ok(vec![self.remove(key)]),
+            StoreJob::Remove { key } => Ok(self.remove(key)),
+            StoreJob::RemoveLeftovers => Ok(vec![self.remove_leftovers()]),
         }
     }
 
@@ -311,17 +315,40 @@ impl<D: Disk> SegmentStore<D> {
         }
     }
 
-    fn remove(&mut self, key: ReplicaKey) -> StoreReply {
+    fn remove(&mut self, key: ReplicaKey) -> Vec<StoreReply> {
         self.files.close(key, None);
         self.failed.remove(&key);
         self.unopened.remove(&key);
-        let Some(log) = self.logs.remove(&key) else { return StoreReply::Removed { key } };
-        match remove_partition(&self.disk, &self.data, &log.topic_name, key) {
-            Ok(()) => {}
-            // The directory is left to the next recovery, which knows that the topic is deleted.
-            Err(error) => tracing::warn!(partition = %key, %error, "directory not removed"),
+        let mut replies = vec![StoreReply::Removed { key }];
+        if let Some(log) = self.logs.remove(&key) {
+            self.leftovers.insert(key, log.topic_name);
+            self.remove_leftover(key);
+            if !self.leftovers.is_empty() {
+                replies.push(StoreReply::Leftovers { count: self.leftovers.len() });
+            }
         }
-        StoreReply::Removed { key }
+        replies
+    }
+
+    fn remove_leftovers(&mut self) -> StoreReply {
+        for key in self.leftovers.keys().copied().collect::<Vec<_>>() {
+            self.remove_leftover(key);
+        }
+        StoreReply::Leftovers { count: self.leftovers.len() }
+    }
+
+    fn remove_leftover(&mut self, key: ReplicaKey) {
+        let Some(topic_name) = self.leftovers.get(&key) else { return };
+        let has_successor = self.logs.contains_key(&key);
+        match remove_partition(&self.disk, &self.data, topic_name, key, has_successor) {
+            Ok(()) => drop(self.leftovers.remove(&key)),
+            Err(error) => tracing::error!(
+                partition = %key,
+                topic = topic_name,
+                %error,
+                "the directory of a deleted partition cannot be removed; it is tried again later and at the next start"
+            ),
+        }
     }
 
     fn sync_filesystem(&self) -> Result<(), StoreError> {
@@ -375,17 +402,21 @@ fn put_aside<D: Disk>(
     disk.rename(&dir, &stray)
 }
 
-/// Renames a partition's directory away and removes it, wherever a newer topic may have put it.
+/// Renames a partition's directory away and removes it, wherever a newer one may have put it: of another topic, or
+/// of this partition that came back and `has_successor` therefore.
 fn remove_partition<D: Disk>(
     disk: &D,
     data: &Path,
     topic_name: &str,
     key: ReplicaKey,
+    has_successor: bool,
 ) -> io::Result<()> {
     let plain = paths::partition_dir(data, topic_name, key.partition);
     let doomed = Aside::Delete.path(data, topic_name, key);
     let stray = Aside::Stray.path(data, topic_name, key);
-    for dir in [plain, stray] {
+    // An attempt before this one may have come so far.
+    remove_tree_if_there(disk, &doomed)?;
+    for dir in [Some(plain).filter(|_| !has_successor), Some(stray)].into_iter().flatten() {
         if owner(disk, &dir)? == Some(key.topic_id) {
             disk.rename(&dir, &doomed)?;
             disk.sync_dir(&paths::topics_dir(data))?;
@@ -393,6 +424,13 @@ fn remove_partition<D: Disk>(
         }
     }
     Ok(())
+}
+
+fn remove_tree_if_there<D: Disk>(disk: &D, dir: &Path) -> io::Result<()> {
+    match disk.list(dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        listed => listed.and_then(|_| remove_tree(disk, dir)),
+    }
 }
 
 /// Removes a directory of files.

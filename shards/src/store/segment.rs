@@ -127,6 +127,14 @@ impl Segment {
         self.time_entry()
     }
 
+    /// Both indexes have been emptied. They go on with what comes next; the first time entry then speaks for everything before it.
+    pub fn forget_entries(&mut self) {
+        self.index_bytes = 0;
+        self.time_index_bytes = 0;
+        self.indexed_timestamp = TimestampMs::NONE;
+        self.since_entry = self.bytes;
+    }
+
     fn time_entry(&mut self) -> Option<TimeEntry> {
         if self.max_timestamp <= self.indexed_timestamp {
             return None;

@@ -54,6 +54,13 @@ enum NameChange {
 }
 
 impl NameChange {
+    /// Where it takes place; of a new name, where that is.
+    fn place(&self) -> &Path {
+        match self {
+            Self::Put(path, _) | Self::Remove(path) | Self::Rename(_, path) => path,
+        }
+    }
+
     /// Names the same file after a directory above it was renamed.
     fn follow(&mut self, from: &Path, to: &Path) {
         let follow = |path: &mut PathBuf| {
@@ -294,9 +301,16 @@ impl State {
             };
             if settles {
                 apply(&mut self.durable_names, &change);
-                // What is pending within a renamed directory is within it under its new name.
-                if let NameChange::Rename(from, to) = &change {
-                    self.pending.iter_mut().for_each(|earlier| earlier.follow(from, to));
+                match &change {
+                    // What is pending within a renamed directory is within it under its new name.
+                    NameChange::Rename(from, to) => {
+                        self.pending.iter_mut().for_each(|earlier| earlier.follow(from, to));
+                    }
+                    // And within one that is gone nothing is.
+                    NameChange::Remove(path) => {
+                        self.pending.retain(|earlier| !earlier.place().starts_with(path));
+                    }
+                    NameChange::Put(..) => {}
                 }
             } else {
                 self.pending.push(change);
@@ -330,8 +344,17 @@ impl State {
                 }
             }
         }
+        // Directories that were to take the place of one that stays. What happened in them did not happen in that one.
+        let mut lost: Vec<PathBuf> = Vec::new();
         for change in std::mem::take(&mut self.pending) {
-            if draw.coin() {
+            let (kept, place) = (draw.coin(), change.place());
+            if lost.iter().any(|dir| place.starts_with(dir)) {
+                continue;
+            }
+            let takes_over = matches!(change, NameChange::Rename(..));
+            if takes_over && self.durable_names.get(place) == Some(&Node::Dir) {
+                lost.push(place.to_owned());
+            } else if kept {
                 apply(&mut self.durable_names, &change);
             }
         }
@@ -359,9 +382,8 @@ fn apply(names: &mut Names, change: &NameChange) {
         NameChange::Put(path, node) => {
             names.insert(path.clone(), *node);
         }
-        NameChange::Remove(path) => {
-            names.remove(path);
-        }
+        // A directory goes empty, so whatever is still in it went before.
+        NameChange::Remove(path) => names.retain(|name, _| !name.starts_with(path)),
         NameChange::Rename(from, to) => {
             if !names.contains_key(from) {
                 return;

@@ -8,7 +8,7 @@
 use std::io;
 use std::path::Path;
 
-use super::disk::{Disk, OpenMode, read_file, replace_file};
+use super::disk::{Disk, OpenMode, read_file};
 use super::open_files::OpenFiles;
 use super::partition_log::PartitionLog;
 use super::paths::{SegmentFile, segment_file};
@@ -81,7 +81,7 @@ impl PartitionLog {
     }
 }
 
-/// The segment up to `end`, with indexes that say so.
+/// The segment up to `end`, with as much of its indexes as speaks of that.
 fn cut_segment<D: Disk>(
     disk: &D,
     dir: &Path,
@@ -99,8 +99,15 @@ fn cut_segment<D: Disk>(
         let found = segment.end_offset;
         return Err(io::Error::other(format!("cut at {end}, a batch reaches from {found} on")));
     }
-    for (kind, content) in [(SegmentFile::Index, index), (SegmentFile::TimeIndex, time_index)] {
-        replace_file(disk, &segment_file(dir, kind, meta.base_offset), &content)?;
+    // The caller cuts the files to the lengths given here. Nothing is written: a cut must succeed on a full disk and needs no sync
+    // of its own, and entries that are not there cost time only.
+    let begins_with = |kind, entries: &[u8]| {
+        let content = read_file(disk, &segment_file(dir, kind, meta.base_offset));
+        content.is_ok_and(|content| content.starts_with(entries))
+    };
+    if !begins_with(SegmentFile::Index, &index) || !begins_with(SegmentFile::TimeIndex, &time_index)
+    {
+        segment.forget_entries();
     }
     Ok(segment)
 }

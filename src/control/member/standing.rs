@@ -1,13 +1,18 @@
-//! How the group stands, as its leader sees it; any other node asks that one.
+//! How the group stands, as its leader sees it; any other node asks that one. And how far everybody has come:
+//! that each says of itself.
 
-use chronik_shards::model::MonotonicMicros;
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use chronik_shards::model::{MonotonicMicros, NodeId};
 use raft::StateRole;
 
-use super::{Member, MemberLog};
+use super::{Member, MemberLog, Send};
 use crate::control::handle::{ControlError, ReplyOnce};
 use crate::control::members::node_id;
 use crate::control::peer_message::PeerMessage;
 use crate::control::quorum::{MemberState, QuorumState};
+use crate::control::spread::Question;
 
 impl<L: MemberLog> Member<L> {
     /// Finds out how the group stands, of the leader if that is another node.
@@ -59,5 +64,53 @@ impl<L: MemberLog> Member<L> {
         for (id, _) in raft.prs().iter().filter(|(_, progress)| progress.matched >= last) {
             self.contacts.caught_up(node_id(*id), now);
         }
+    }
+
+    /// Answers when every node that is there has applied the metadata up to `index`, or when `patience` is at
+    /// its end.
+    pub(in crate::control) fn await_spread(
+        &mut self,
+        now: MonotonicMicros,
+        index: u64,
+        patience: Duration,
+        reply: ReplyOnce<()>,
+    ) {
+        let brokers = self.image().brokers().map(|(node, _)| node);
+        let others: BTreeSet<NodeId> = brokers.filter(|node| self.is_awaited(*node)).collect();
+        let give_up = now.plus_millis(u64::try_from(patience.as_millis()).unwrap_or(u64::MAX));
+        let questions = self.spread.begin(now, index, others, give_up, reply);
+        self.ask(questions);
+    }
+
+    pub(super) fn ask_again(&mut self, now: MonotonicMicros) {
+        let mut spread = std::mem::take(&mut self.spread);
+        let questions = spread.tick(now, |node| self.is_awaited(node));
+        self.spread = spread;
+        self.ask(questions);
+    }
+
+    /// Tells the peers that asked that the log is applied here as far as they want it.
+    pub(super) fn answer_applied(&mut self, send: Send<'_>) {
+        for Question { node, number, .. } in self.spread.reached(self.state.image().applied()) {
+            send(node, PeerMessage::Applied(number));
+        }
+    }
+
+    fn ask(&mut self, questions: Vec<Question>) {
+        let message =
+            |Question { node, number, index }| (node, PeerMessage::AskApplied { number, index });
+        self.outbox.extend(questions.into_iter().map(message));
+    }
+
+    /// Whether another node is there that is not about to stop.
+    pub(in crate::control) fn has_company(&self) -> bool {
+        self.image().brokers().any(|(node, _)| self.is_awaited(node))
+    }
+
+    /// Whether that is another node, which is there and not about to stop.
+    fn is_awaited(&self, node: NodeId) -> bool {
+        let broker = self.image().broker(node);
+        node != self.config.registration.node_id
+            && broker.is_some_and(|broker| !broker.fenced && !broker.draining)
     }
 }

@@ -227,6 +227,34 @@ fn a_change_proposed_on_any_node_is_on_every_node_and_answered_where_it_is_appli
 }
 
 #[test]
+fn a_change_that_has_spread_is_on_the_shards_of_every_node_that_is_there() {
+    let mut cluster = Cluster::with_all_running(3);
+    cluster.wait_until_all_serve();
+    let spread = |cluster: &mut Cluster, on: i32, patience: Duration| {
+        let (answer, answered) = bounded(1);
+        let index = cluster.image(on).applied();
+        let reply = Box::new(move |result| answer.send(result).unwrap());
+        cluster.handle(on).when_spread(index, patience, reply).unwrap();
+        assert_eq!(answered.recv_timeout(PATIENCE).unwrap(), Ok(()));
+    };
+    for round in 0..30 {
+        let (on, name) = (round % 3 + 1, format!("t{round}"));
+        let command = create_on(NodeId(on), &name, round as u8 + 1);
+        cluster.handle(on).propose_and_wait(&command).unwrap();
+        spread(&mut cluster, on, PATIENCE);
+        for node in 1..=3 {
+            assert!(cluster.image(node).topic_named(&name).is_some(), "{name} on node {node}");
+        }
+    }
+    // Who falls silent is waited for until it is fenced, or until patience is at its end.
+    cluster.running.remove(&NodeId(3)).unwrap().thread.kill();
+    spread(&mut cluster, 1, Duration::from_millis(1));
+    spread(&mut cluster, 1, PATIENCE);
+    assert!(cluster.image(1).broker(NodeId(3)).unwrap().fenced);
+    cluster.stop_all();
+}
+
+#[test]
 fn nodes_beyond_the_fifth_learn_and_take_changes_like_any_other() {
     let mut cluster = Cluster::with_all_running(6);
     cluster.wait_until_all_serve();
@@ -445,12 +473,20 @@ fn strangers_are_told_why_they_are_refused_and_disturb_nobody() {
     };
     let members = Members::founding((1..=4).map(NodeId));
     let cluster_id = cluster.config(1).identity.cluster_id_bytes();
-    let stranger = Acquaintance::new(NodeId(4), [4; 16], [4; 16], members, cluster_id);
-    let hello = stranger.introduce(NodeId(1)).encode();
-    let answer = say(&seal(MAGIC, kind::HELLO, VERSION, &hello));
-    let frame = open(MAGIC, &answer).unwrap();
-    let reason = std::str::from_utf8(frame.body).unwrap();
-    assert_eq!((frame.kind, reason), (kind::REFUSAL, "node 4 is not one of the peers"));
+    let introduced = |cluster_id| {
+        let stranger = Acquaintance::new(NodeId(4), [4; 16], [4; 16], members.clone(), cluster_id);
+        let hello = stranger.introduce(NodeId(1)).encode();
+        let answer = say(&seal(MAGIC, kind::HELLO, VERSION, &hello));
+        let frame = open(MAGIC, &answer).unwrap();
+        (frame.kind, frame.body.to_vec())
+    };
+    let (kind_of_refusal, reason) = introduced(None);
+    assert_eq!(
+        (kind_of_refusal, &reason[..]),
+        (kind::REFUSAL, &b"node 4 is not one of the peers"[..])
+    );
+    let (kind_of_refusal, applied) = introduced(cluster_id);
+    assert_eq!((kind_of_refusal, applied.len()), (kind::GONE, 8), "it would know since when");
 
     let huge = {
         let mut frame = seal(MAGIC, kind::HELLO, VERSION, b"");

@@ -26,6 +26,9 @@ pub(super) enum Refused {
     /// The peer does not take this node for one.
     #[error("it refuses: {0}")]
     ByPeer(String),
+    /// The peer knows, by the metadata at that log index, that this node is not of the cluster any more.
+    #[error("it says that this node is not of the cluster any more")]
+    Gone { applied: u64 },
     /// What came is no introduction.
     #[error("it does not speak as a control plane: {0}")]
     Protocol(String),
@@ -53,6 +56,10 @@ pub(super) fn greet(
                 Ok(acquaintance.judge(&them)?)
             }
             kind::REFUSAL => Err(Refused::ByPeer(String::from_utf8_lossy(&body).into_owned())),
+            kind::GONE => match body.try_into() {
+                Ok(applied) => Err(Refused::Gone { applied: u64::from_le_bytes(applied) }),
+                Err(_) => Err(Refused::Protocol("a refusal without a log index".to_owned())),
+            },
             other => Err(Refused::Protocol(format!("a frame of kind {other}"))),
         }
     })
@@ -70,8 +77,13 @@ pub(super) fn receive(
         }
         let them = introduction(&body)?;
         if let Err(stranger) = acquaintance.judge(&them) {
-            let reason = stranger.to_string();
-            stream.write_all(&seal(MAGIC, kind::REFUSAL, VERSION, reason.as_bytes()))?;
+            let refusal = match &stranger {
+                Stranger::Gone { applied, .. } => {
+                    seal(MAGIC, kind::GONE, VERSION, &applied.to_le_bytes())
+                }
+                other => seal(MAGIC, kind::REFUSAL, VERSION, other.to_string().as_bytes()),
+            };
+            stream.write_all(&refusal)?;
             return Err(stranger.into());
         }
         let welcome = acquaintance.introduce(them.node_id).encode();

@@ -81,6 +81,9 @@ impl Link {
                     }
                 }
                 Err(refused) => {
+                    if let Refused::Gone { applied } = refused {
+                        let _ = self.reports.send(Request::Gone { applied });
+                    }
                     // Each reason once: a peer that is not up yet is no news.
                     let reason = refused.to_string();
                     if reason != complaint && !matches!(refused, Refused::Io(_)) {

@@ -1,9 +1,6 @@
 //! What holds while nodes are away, and when they are back.
 
 use chronik_protocol::ErrorCode;
-use chronik_protocol::messages::create_partitions_request::{
-    CreatePartitionsRequest, CreatePartitionsTopic,
-};
 use chronik_protocol::messages::describe_configs_request::{
     DescribeConfigsRequest, DescribeConfigsResource,
 };
@@ -11,7 +8,7 @@ use chronik_protocol::messages::incremental_alter_configs_request::{
     AlterConfigsResource, AlterableConfig, IncrementalAlterConfigsRequest,
 };
 
-use super::fetch_in_rack;
+use super::{fetch_in_rack, grow};
 use crate::support::batch::{Batch, Stored};
 use crate::support::client::Client;
 use crate::support::cluster::{Cluster, ClusterOptions};
@@ -91,6 +88,68 @@ fn one_of_three_acknowledges_nothing_for_all() {
     let leader = await_agreement(&cluster, &name, 1)[0].node;
     let stored = read_batches(&mut cluster.client(leader), &name, 0, 0);
     assert!(stored.iter().any(|batch| batch.base_offset == base));
+}
+
+#[test]
+fn a_stop_waits_for_no_replica_that_does_not_answer() {
+    if is_reference() {
+        return;
+    }
+    let mut cluster = Cluster::start();
+    let name = unique("stop");
+    create_replicated(&mut cluster.client(1), &name, 1, 3, &[]);
+    produce_to_leader(&cluster, &name, 0, &Batch::of(["before"]));
+    await_in_sync(&cluster, 1, &name, 3);
+    let leader = await_agreement(&cluster, &name, 1)[0].node;
+    let others: Vec<i32> = cluster.ids().filter(|id| *id != leader).collect();
+    others.iter().for_each(|id| cluster.freeze(*id));
+
+    // One waits for all, and is known to be in the log when the offsets of others leave its place out.
+    let mut client = cluster.client(leader);
+    let own = |client: &mut Client| {
+        produce_bytes(client, &name, 0, 1, Batch::of(["leader alone"]).encode()).base_offset
+    };
+    let mut last = own(&mut client);
+    let mut waiting = cluster.client(leader);
+    let request = produce_request(&name, 0, -1, Batch::of(["for all"]).encode());
+    let waits = std::thread::spawn(move || produced(waiting.call(PRODUCE_BY_NAME, &request)));
+    wait_for("a batch that waits", || {
+        let offset = own(&mut client);
+        let before = std::mem::replace(&mut last, offset);
+        (offset > before + 1).then_some(())
+    });
+    cluster.begin_stop(leader);
+    expect_error(waits.join().unwrap().error_code, ErrorCode::NotLeaderOrFollower, "the stop");
+    cluster.await_end(leader);
+    assert!(!cluster.stderr(leader).contains("cut off by the stop"));
+    others.iter().for_each(|id| cluster.thaw(*id));
+}
+
+#[test]
+fn nodes_that_are_all_stopped_do_not_wait_for_each_other() {
+    if is_reference() {
+        return;
+    }
+    let mut cluster = Cluster::start();
+    let name = unique("all-stop");
+    create_replicated(&mut cluster.client(1), &name, 3, 3, &[]);
+    for round in 0..3 {
+        for partition in 0..3 {
+            produce_to_leader(&cluster, &name, partition, &Batch::of([format!("{round}")]));
+        }
+        cluster.stop_all();
+        for id in cluster.ids() {
+            let said = cluster.stderr(id);
+            assert!(!said.contains("the peers are not told"), "node {id}:\n{said}");
+        }
+        let all: Vec<i32> = cluster.ids().collect();
+        cluster.spawn(&all);
+        cluster.await_serving(&all);
+    }
+    for partition in 0..3 {
+        let leader = await_agreement(&cluster, &name, 3)[partition as usize].node;
+        assert!(read_batches(&mut cluster.client(leader), &name, partition, 0).len() >= 3);
+    }
 }
 
 #[test]
@@ -186,15 +245,6 @@ fn what_is_changed_while_a_node_is_away_holds_when_it_is_back() {
     });
     let first = &replica(&mut client, &renewed, 0, 1)[0].records()[0].1;
     assert_eq!(first.value.as_deref(), Some(&b"after"[..]), "nothing of the topic before it");
-}
-
-fn grow(client: &mut Client, name: &str, count: i32) {
-    let topic =
-        CreatePartitionsTopic { name: name.into(), count, assignments: None, ..Default::default() };
-    let request =
-        CreatePartitionsRequest { topics: vec![topic], timeout_ms: 30_000, ..Default::default() };
-    let response = client.call(3, &request);
-    expect_error(response.results[0].error_code, ErrorCode::None, "more partitions");
 }
 
 fn configure(client: &mut Client, topic: &str, name: &str, value: &str) {

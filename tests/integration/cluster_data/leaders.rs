@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use chronik_protocol::ErrorCode;
 
-use super::fetch_in_rack;
+use super::{fetch_in_rack, grow};
 use crate::support::batch::Batch;
 use crate::support::client::Client;
 use crate::support::cluster::{Cluster, ClusterOptions};
@@ -12,8 +12,8 @@ use crate::support::replicated::{
     await_agreement, await_in_sync, create_replicated, leaders, produce_to_leader,
 };
 use crate::support::requests::{
-    FetchBounds, LATEST, batches, expect_error, fetch_request, fetched, list_offset, produce,
-    produce_bytes, read_values,
+    FetchBounds, LATEST, batches, delete_topic, describe_topic, expect_error, fetch_request,
+    fetched, list_offset, produce, produce_bytes, read_values,
 };
 use crate::support::server::is_reference;
 use crate::support::{unique, wait_for, wait_within};
@@ -47,6 +47,32 @@ fn first_record_is_acknowledged_by_all_at_once_and_readable_on_every_leader() {
         let mut client = cluster.client(leader.node);
         let values = read_values(&mut client, &name, partition, 0);
         assert_eq!(values, [format!("first of {partition}")]);
+    }
+}
+
+#[test]
+fn what_a_client_is_told_is_changed_every_node_knows() {
+    if is_reference() {
+        return;
+    }
+    let cluster = ClusterOptions::shards(&[2, 1, 3]).start();
+    let mut clients = cluster.ids().map(|id| cluster.client(id)).collect::<Vec<_>>();
+    for round in 0..30 {
+        let name = unique("spread");
+        let asked = round % clients.len();
+        create_replicated(&mut clients[asked], &name, 3, 3, &[]);
+        for client in &mut clients {
+            assert_eq!(leaders(client, &name).len(), 3);
+        }
+        grow(&mut clients[asked], &name, 4);
+        for client in &mut clients {
+            assert_eq!(leaders(client, &name).len(), 4);
+        }
+        assert_eq!(delete_topic(&mut clients[asked], &name), ErrorCode::None);
+        for client in &mut clients {
+            let code = describe_topic(client, &name).error_code;
+            expect_error(code, ErrorCode::UnknownTopicOrPartition, "a topic that was deleted");
+        }
     }
 }
 

@@ -1,6 +1,8 @@
 //! What happens to disks: they fill, their syncs fail, they rot, they are replaced; and clocks are set.
 
-use chronik_shards::format::metadata_command::{Assignment, MetadataCommand, UnregisterBroker};
+use chronik_shards::format::metadata_command::{
+    Assignment, ElectLeaders, Election, LedPartition, MetadataCommand, UnregisterBroker,
+};
 use chronik_shards::store::recovery::RecoveryError;
 
 use super::*;
@@ -167,6 +169,9 @@ impl World {
             found.replicas.contains(&gone) && !found.removing.contains(&gone)
         };
         let held: Vec<ReplicaKey> = self.keys().into_iter().filter(holds).collect();
+        for key in self.keys() {
+            self.elect_instead_of(gone, key);
+        }
         for key in held {
             self.reassign_to(key, Some(Assignment { replicas: others.clone() }));
         }
@@ -188,5 +193,22 @@ impl World {
         self.trace(|| format!("node {gone} is taken off the list"));
         self.seats[seat].is_replaced = false;
         self.note(Event::Unregistered);
+    }
+
+    /// Where records count before they are flushed, whoever restarted is no longer eligible while others are, and the last one
+    /// that is may be the one whose disk is gone. The operator then has to choose among the others, whatever that costs.
+    fn elect_instead_of(&mut self, gone: NodeId, key: ReplicaKey) {
+        let found = self.controller.image().partition(key).expect("it is known").clone();
+        if !self.counts_early(key) || !found.isr.is_empty() || found.elr != [gone] {
+            return;
+        }
+        let partitions = vec![LedPartition { key, leader_epoch: found.leader_epoch }];
+        let elect = ElectLeaders { election: Election::Unclean, partitions };
+        self.controller.apply(MetadataCommand::ElectLeaders(elect)).expect("it is never refused");
+        if self.controller.image().partition(key).is_some_and(|found| found.leader.is_some()) {
+            self.trace(|| format!("{key}: the operator has another than node {gone} elected"));
+            self.allow_loss(key, Offset::ZERO, Offset(i64::MAX));
+            self.note(Event::ElectedUncleanly);
+        }
     }
 }

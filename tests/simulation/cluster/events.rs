@@ -63,10 +63,12 @@ pub enum Event {
     TopicThatCountsEarly,
     UnflushedLost,
     LossAllowed,
+    ElectedUncleanly,
 }
 
 impl Event {
-    /// All but `DeposedLeaderAnswered`, which takes a producer that turns back to a leader of the past.
+    /// All but `DeposedLeaderAnswered`, which takes a producer that turns back to a leader of the past, and `ElectedUncleanly`,
+    /// which takes a disk that is lost while its node alone is eligible.
     pub const ALL: &[Self] = &[
         Self::Acked,
         Self::Duplicate,

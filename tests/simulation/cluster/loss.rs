@@ -1,8 +1,8 @@
 //! What may be lost of topics whose `flush.messages` lets records count before they are on a disk, and what may not.
 //!
 //! A process that ends takes with it what it had not flushed. While enough others are in sync that is no loss: it
-//! comes back into the in-sync set only behind them. It is one when too few are left and the node stays eligible
-//! for what it had in memory. Then what it had not flushed may be gone, and nothing else.
+//! comes back into the in-sync set only behind them, and while others are eligible it is not. It is one when nobody else
+//! is eligible any more: then what it had not flushed may be gone, and nothing else.
 
 use super::*;
 
@@ -48,7 +48,7 @@ impl World {
             let Some(partition) = self.controller.image().partition(key) else { continue };
             let node = node_id(seat);
             let epoch = self.controller.image().broker(node).map(|broker| broker.epoch);
-            if partition.elr.contains(&node) {
+            if partition.isr.is_empty() && partition.elr == [node] {
                 let ends = (0..NODES).filter_map(|seat| {
                     let node = self.seats[seat].node.as_ref()?;
                     let standing = node.shards[node.owner(key)].machine.replica_standing(key)?;
@@ -56,13 +56,17 @@ impl World {
                 });
                 let until = ends.fold(until, Offset::max);
                 self.trace(|| format!("{key}: {from}..{until} may be lost with node {node}"));
-                self.model.excuse(key, from, until);
-                self.written
-                    .retain(|(other, base), _| *other != key || *base < from || *base >= until);
+                self.allow_loss(key, from, until);
                 self.note(Event::LossAllowed);
             } else if epoch == Some(broker_epoch) || !partition.isr.contains(&node) {
                 self.lost.push(lost);
             }
         }
+    }
+
+    /// Takes back what was promised of these records.
+    pub(super) fn allow_loss(&mut self, key: ReplicaKey, from: Offset, until: Offset) {
+        self.model.excuse(key, from, until);
+        self.written.retain(|(other, base), _| *other != key || *base < from || *base >= until);
     }
 }

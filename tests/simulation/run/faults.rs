@@ -41,7 +41,7 @@ impl World {
             return Ok(());
         }
         self.trace(|| format!("delete topic {}", key.topic_id));
-        self.deleted.insert(key.topic_id);
+        self.gone.topics.insert(key.topic_id);
         let now = self.now();
         for key in topic {
             self.known.remove(&key);
@@ -200,14 +200,14 @@ impl World {
         self.epoch += 1;
         let (now, epoch) = (self.now(), LeaderEpoch(self.epoch));
         let mut effects = Vec::new();
-        let (known, deleted) = (&self.known, &self.deleted);
+        let (known, gone) = (&self.known, &self.gone);
         let before = node::wal_paths(&self.disk);
         if self.has_trace {
             node::wal_lines(&self.disk).iter().for_each(|line| println!("{line}"));
         }
         self.disk.lie_about_file_syncs(self.bug == Some(Bug::CacheTrusted));
         self.disk.lie_about_dir_syncs(self.bug == Some(Bug::NamesTrusted));
-        let node = Node::start(&self.disk, shards, known, deleted, epoch, now, &mut effects);
+        let node = Node::start(&self.disk, shards, known, gone, epoch, now, &mut effects);
         self.disk.lie_about_file_syncs(false);
         self.disk.lie_about_dir_syncs(false);
         if self.bug == Some(Bug::TornTailKept) {

@@ -48,7 +48,7 @@ impl MetadataImage {
             if is_other_directory {
                 draft.lose(node_id);
             } else {
-                draft.leave_isr(node_id);
+                draft.restart(node_id);
             }
         }));
         Ok((ApplyOutcome::BrokerRegistered { broker_epoch: epoch }, changes))

@@ -2,7 +2,8 @@
 //!
 //! Eligible are the in-sync replicas and, beside them, the eligible leader replicas (ELR): those that
 //! left the in-sync set when it fell below `min.insync.replicas`. From that moment nothing could be
-//! acknowledged, so they have every acknowledged record. Source: KIP-966.
+//! acknowledged, so they have every acknowledged record, unless `flush.messages` let some count before
+//! they were on the disk and their process ended since: then others are preferred. Source: KIP-966.
 //!
 //! Every change goes through [`revise`]. Therefore, at every log index: a partition with an eligible
 //! replica that is not fenced has a leader · fenced nodes lead nothing and are in sync with nothing ·
@@ -15,6 +16,9 @@ use crate::model::{LeaderEpoch, NodeId};
 
 /// Kafka's key for the members that an acknowledgement needs.
 const MIN_INSYNC_REPLICAS: &str = "min.insync.replicas";
+/// Kafka's keys, of topics and of brokers, for records that count before they are on the disk.
+const FLUSH_MESSAGES: &str = "flush.messages";
+const LOG_FLUSH_INTERVAL_MESSAGES: &str = "log.flush.interval.messages";
 /// Kafka's key for electing replicas that may have lost records.
 const UNCLEAN_ELECTION: &str = "unclean.leader.election.enable";
 
@@ -25,6 +29,8 @@ pub(super) struct Rules {
     pub(super) min_insync_replicas: usize,
     /// Whether a replica may lead that lost acknowledged records.
     pub(super) unclean: bool,
+    /// Whether records count before they are on the disk, so that a process takes some with it when it ends.
+    pub(super) counts_early: bool,
 }
 
 impl Rules {
@@ -32,9 +38,15 @@ impl Rules {
     pub(super) fn of(topic: &Topic, cluster: &BTreeMap<String, String>) -> Self {
         let value = |key| topic.configs.get(key).or_else(|| cluster.get(key)).map(|it| it.trim());
         let min = value(MIN_INSYNC_REPLICAS).and_then(|text| text.parse().ok());
+        let unflushed = topic
+            .configs
+            .get(FLUSH_MESSAGES)
+            .or_else(|| cluster.get(LOG_FLUSH_INTERVAL_MESSAGES))
+            .and_then(|text| text.trim().parse::<u64>().ok());
         Self {
             min_insync_replicas: min.unwrap_or(1),
             unclean: value(UNCLEAN_ELECTION) == Some("true"),
+            counts_early: unflushed.is_some_and(|records| records > 1),
         }
     }
 }
@@ -48,6 +60,8 @@ pub(super) struct Draft {
     pub(super) replicas: Vec<NodeId>,
     pub(super) adding: Vec<NodeId>,
     pub(super) removing: Vec<NodeId>,
+    /// See [`Rules::counts_early`].
+    counts_early: bool,
     /// Whether the leader, though the same node, leads anew.
     elected: bool,
 }
@@ -56,6 +70,15 @@ impl Draft {
     /// `node` is no longer in sync. What it had it still has.
     pub(super) fn leave_isr(&mut self, node: NodeId) {
         self.isr.retain(|member| *member != node);
+    }
+
+    /// The process of `node` is another one. What the former had on its disk it still has; what counted without being there may be
+    /// gone, so such a partition is left to the others who are eligible, if there are any. Source: KIP-966, unclean shutdown.
+    pub(super) fn restart(&mut self, node: NodeId) {
+        self.leave_isr(node);
+        if self.counts_early && self.elr.iter().any(|other| *other != node) {
+            self.lose(node);
+        }
     }
 
     /// `node` has lost its records.
@@ -125,6 +148,7 @@ pub(super) fn revise(
         replicas: partition.replicas.clone(),
         adding: partition.adding.clone(),
         removing: partition.removing.clone(),
+        counts_early: rules.counts_early,
         elected: false,
     };
     change(&mut draft);

@@ -44,6 +44,12 @@ impl Partition {
         Ok(Accepted::Appended(self.tail.push(stored)))
     }
 
+    /// Whether acks=all waits for replicas on other nodes.
+    #[must_use]
+    pub fn waits_for_others(&self) -> bool {
+        self.leads() && self.in_sync.count() > 1
+    }
+
     /// Moves the high watermark to where it may be; returns where it was if it moved.
     pub fn advance(&mut self) -> Option<Offset> {
         let unflushed = self.log_end_offset.since(self.durable_end).unsigned_abs();

@@ -28,6 +28,9 @@ const READS_MAX: usize = 2;
 /// How far a connection is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(in crate::machine) enum LinkState {
+    /// Not connected, and no partition that is led here has a replica there: a node that was taken off, or a
+    /// shard that a node has no longer.
+    Idle,
     /// Not connected; the next attempt is then.
     Down { retry_at: MonotonicMicros },
     /// Being connected.
@@ -171,6 +174,19 @@ impl Link {
 
     pub(in crate::machine) fn is_up(&self) -> bool {
         matches!(self.state, LinkState::Up { .. })
+    }
+
+    /// Nobody wants it: no attempt is made until somebody does.
+    pub(in crate::machine) fn rest(&mut self) {
+        self.state = LinkState::Idle;
+        self.backoff_ms = 0;
+    }
+
+    /// Somebody wants it: where it rests, it is connected at once.
+    pub(in crate::machine) fn wake(&mut self, now: MonotonicMicros) {
+        if self.state == LinkState::Idle {
+            self.state = LinkState::Down { retry_at: now };
+        }
     }
 
     /// A new attempt: everything of the last connection is gone.
@@ -361,7 +377,10 @@ impl Link {
     fn window(&self, limits: &PeerLimits) -> u64 {
         match self.state {
             LinkState::Up { window_bytes, .. } => window_bytes.min(limits.window_bytes),
-            LinkState::Down { .. } | LinkState::Connecting | LinkState::Greeting => 0,
+            LinkState::Idle
+            | LinkState::Down { .. }
+            | LinkState::Connecting
+            | LinkState::Greeting => 0,
         }
     }
 
@@ -381,7 +400,7 @@ impl Link {
     /// Whether there is something to send now.
     pub(in crate::machine) fn has_frames(&self, now: MonotonicMicros, limits: &PeerLimits) -> bool {
         if !self.control.is_empty() {
-            return !matches!(self.state, LinkState::Down { .. } | LinkState::Connecting);
+            return matches!(self.state, LinkState::Greeting | LinkState::Up { .. });
         }
         let may_append = self.in_flight.len() < limits.frames_in_flight_max;
         self.is_up()
@@ -421,7 +440,7 @@ impl Link {
     pub(in crate::machine) fn next_deadline(&self, limits: &PeerLimits) -> Option<MonotonicMicros> {
         match self.state {
             LinkState::Down { retry_at } => Some(retry_at),
-            LinkState::Connecting => None,
+            LinkState::Idle | LinkState::Connecting => None,
             LinkState::Greeting => Some(self.heard_at.plus_millis(limits.peer_timeout_ms)),
             LinkState::Up { .. } => {
                 let silent = self.heard_at.plus_millis(limits.peer_timeout_ms);

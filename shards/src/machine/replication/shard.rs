@@ -181,8 +181,7 @@ impl ShardMachine {
     }
 
     fn check_hello(&self, hello: &Hello) -> Result<(), (Refusal, String)> {
-        let Some(replication) = self.replication.as_ref().filter(|_| self.life == Life::Running)
-        else {
+        let Some(replication) = self.replication.as_ref().filter(|_| self.is_serving()) else {
             return Err((Refusal::Stopping, "this node is not running".to_owned()));
         };
         if hello.cluster_id != replication.cluster_id {

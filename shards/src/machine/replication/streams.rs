@@ -6,8 +6,9 @@ use super::{LogRead, PeerEffect};
 use crate::format::metadata_command::{ChangePartition, IsrMember};
 use crate::format::peer_frame::{History, Start, StreamFailure, StreamId};
 use crate::format::record_batch::StoredBatch;
+use crate::machine::partition::Partition;
 use crate::machine::partition::in_sync::IsrRules;
-use crate::machine::partitions::Slot;
+use crate::machine::partitions::{Partitions, Slot};
 use crate::machine::shard::ShardMachine;
 use crate::model::{BrokerEpoch, MonotonicMicros, NodeId, Now, Offset, ReplicaKey};
 
@@ -41,10 +42,14 @@ impl ShardMachine {
         }
         for node in wanted {
             let target = (node.node_id, node.shard);
-            if !replication.links.iter().any(|link| (link.node_id, link.shard) == target) {
-                let connection = replication.connection();
-                let link = Link::new(now, connection, node.node_id, node.shard);
-                replication.links.push(link);
+            let mut links = replication.links.iter_mut();
+            match links.find(|link| (link.node_id, link.shard) == target) {
+                Some(link) => link.wake(now),
+                None => {
+                    let connection = replication.connection();
+                    let link = Link::new(now, connection, node.node_id, node.shard);
+                    replication.links.push(link);
+                }
             }
         }
         if partition.in_sync.replica_count() > 1 && replication.next_isr_check.is_none() {
@@ -110,17 +115,7 @@ impl ShardMachine {
     pub(super) fn link_up(&mut self, now: MonotonicMicros, place: usize) {
         let Some(replication) = &mut self.replication else { return };
         let link = &replication.links[place];
-        let target = (link.node_id, link.shard);
-        let follows = |partition: &crate::machine::partition::Partition| {
-            let mut followers = partition.in_sync.followers().iter();
-            followers.any(|follower| (follower.node.node_id, follower.node.shard) == target)
-        };
-        let slots: Vec<Slot> = self
-            .partitions
-            .iter()
-            .filter(|(_, partition)| partition.leads() && follows(partition))
-            .map(|(slot, _)| slot)
-            .collect();
+        let slots: Vec<Slot> = served_by(link, &self.partitions).collect();
         for slot in slots {
             self.attach_streams(now, slot);
         }
@@ -344,6 +339,10 @@ impl ShardMachine {
             again.extend(replication.links[place].due_to_reopen(now));
             if matches!(replication.links[place].state, LinkState::Down { retry_at } if retry_at <= now)
             {
+                if served_by(&replication.links[place], &self.partitions).next().is_none() {
+                    replication.links[place].rest();
+                    continue;
+                }
                 let connection = replication.connection();
                 let link = &mut replication.links[place];
                 link.connect(connection);
@@ -362,6 +361,19 @@ impl ShardMachine {
         let known = self.replication.as_ref().and_then(|found| found.nodes.get(&node_id));
         known.is_some_and(|known| broker_epoch < *known)
     }
+}
+
+/// The partitions that are led here and have a replica at the other end of the link.
+fn served_by(link: &Link, partitions: &Partitions) -> impl Iterator<Item = Slot> {
+    let target = (link.node_id, link.shard);
+    let follows = move |partition: &Partition| {
+        let mut followers = partition.in_sync.followers().iter();
+        followers.any(|follower| (follower.node.node_id, follower.node.shard) == target)
+    };
+    let served = partitions.iter();
+    served
+        .filter(move |(_, partition)| partition.leads() && follows(partition))
+        .map(|(slot, _)| slot)
 }
 
 /// Slow is who takes several times as long as the fastest other peer, for a while. Who was slow has to be fast

@@ -91,6 +91,70 @@ fn too_few_in_sync_refuse_before_the_append_and_after_it() {
 }
 
 #[test]
+fn a_node_that_is_about_to_stop_waits_for_its_own_disk_and_for_no_other() {
+    let mut cluster = Cluster::led_by_0();
+    cluster.cut = vec![2];
+    cluster.nodes[0].holds_commits = true;
+    let waits = cluster.send(0, Acks::All);
+    let own = cluster.send(0, Acks::Leader);
+    cluster.nodes[0].act(|machine, now, out| machine.wind_down(now, out));
+    assert_eq!(cluster.outcome(0, waits), Some(Err(ProduceError::Stopping)));
+    let late = cluster.send(0, Acks::All);
+    assert_eq!(cluster.outcome(0, late), Some(Err(ProduceError::Stopping)));
+    let late = cluster.send(0, Acks::Leader);
+    cluster.nodes[0].release_commits();
+    assert_eq!(cluster.outcome(0, own), Some(Ok(2)));
+    assert_eq!(cluster.outcome(0, late), Some(Ok(4)), "what was refused is not in the log");
+
+    // Alone in sync it decides for itself.
+    let mut cluster = Cluster::led_by_0();
+    cluster.config.min_insync_replicas = 1;
+    cluster.assign_all(0, 1, 2, &[0]);
+    cluster.nodes[0].act(|machine, now, out| machine.wind_down(now, out));
+    let token = cluster.send(0, Acks::All);
+    assert_eq!(cluster.outcome(0, token), Some(Ok(0)));
+}
+
+#[test]
+fn who_has_stopped_writes_nothing_of_what_peers_still_send() {
+    let mut cluster = Cluster::led_by_0();
+    cluster.send(0, Acks::All);
+    cluster.nodes[1].act(|machine, now, out| machine.stop(now, out));
+    let token = cluster.send(0, Acks::All);
+    let (mut out, now) = (Vec::new(), cluster.nodes[1].now);
+    let commit = cluster.nodes[1].machine.next_commit(now, &mut out);
+    assert!(commit.is_none(), "{commit:?}");
+    assert_eq!(cluster.standing(1).durable_end, Offset(2));
+    assert_eq!(cluster.outcome(0, token), None, "node 1 has not got it");
+}
+
+#[test]
+fn a_peer_that_no_partition_has_a_replica_on_is_not_dialled_until_one_has() {
+    let mut cluster = Cluster::led_by_0();
+    cluster.cut = vec![2];
+    cluster.pass_millis(LIMITS.peer_timeout_ms + LIMITS.reconnect_ms_max);
+    cluster.dialled.clear();
+    cluster.pass_millis(1000);
+    assert!(cluster.dialled.contains(&(0, 2)), "it may come back");
+
+    cluster.metadata_index += 1;
+    let mut elsewhere = cluster.assignment(0, 1, 2, &[0, 1]);
+    elsewhere.replicas.truncate(2);
+    cluster.tell(0, &elsewhere);
+    cluster.pass_millis(LIMITS.reconnect_ms_max);
+    cluster.dialled.clear();
+    cluster.pass_millis(1000);
+    assert_eq!(cluster.dialled, [], "it was taken off");
+
+    cluster.cut.clear();
+    cluster.assign_all(0, 1, 3, &[0, 1]);
+    cluster.pass_millis(1);
+    assert_eq!(cluster.dialled, [(0, 2)]);
+    cluster.send(0, Acks::All);
+    assert_eq!(cluster.ends(), [2, 2, 2]);
+}
+
+#[test]
 fn who_lost_the_leadership_refuses_what_waits() {
     let mut cluster = Cluster::led_by_0();
     cluster.cut = vec![1, 2];

@@ -1,3 +1,4 @@
+use crate::machine::effect::StoreReply;
 use crate::machine::input::{FetchError, PartitionConfig, ProduceError};
 use crate::machine::testing::{Bench, batch, key};
 use crate::model::{Acks, Offset};
@@ -37,6 +38,28 @@ fn a_closed_partition_answers_its_waiters_and_its_files_go_after_the_wal_entry()
     assert_eq!(bench.job_log, ["open"]);
     bench.release_commits();
     assert_eq!(bench.job_log, ["open", "remove"]);
+}
+
+#[test]
+fn what_could_not_be_removed_is_removed_later_at_a_pace_that_slows_down() {
+    let mut bench = bench();
+    let attempts =
+        |bench: &Bench| bench.job_log.iter().filter(|job| *job == "remove leftovers").count();
+    let told = |bench: &mut Bench, count| {
+        let reply = StoreReply::Leftovers { count };
+        bench.act(|machine, now, out| machine.store_done(now, reply, out));
+    };
+    for (pause_ms, expected) in [(1000, 1), (2000, 2), (4000, 3)] {
+        told(&mut bench, 2);
+        told(&mut bench, 3);
+        bench.pass_millis(pause_ms - 1);
+        assert_eq!(attempts(&bench), expected - 1, "not before {pause_ms} ms");
+        bench.pass_millis(1);
+        assert_eq!(attempts(&bench), expected);
+    }
+    told(&mut bench, 0);
+    bench.pass_millis(600_000);
+    assert_eq!(attempts(&bench), 3, "there is nothing left");
 }
 
 #[test]

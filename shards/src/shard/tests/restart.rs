@@ -1,12 +1,11 @@
 //! Nodes with their real storage, stopped in order and started again with other shard counts.
 
-use std::collections::BTreeSet;
 use std::path::Path;
 
 use super::*;
 use crate::store::SegmentStore;
 use crate::store::disk::StdDisk;
-use crate::store::recovery::{RecoveryInput, recover};
+use crate::store::recovery::{Gone, RecoveryInput, recover};
 
 const PARTITIONS: i32 = 6;
 
@@ -20,7 +19,7 @@ fn recovered_spec(data: &Path, shards: u16) -> NodeSpec {
     let input = RecoveryInput {
         data: data.to_owned(),
         partitions: partitions.collect(),
-        deleted_topics: BTreeSet::new(),
+        gone: Gone::default(),
         shards,
         accept_data_loss: false,
         wal_file_bytes: FILE_BYTES,

@@ -72,6 +72,7 @@ impl Storage for AppendOnly {
             StoreJob::Checkpoint(job) => vec![StoreReply::Checkpointed { lsn: job.lsn }],
             StoreJob::Truncate { .. } => panic!("a single node cuts no log"),
             StoreJob::Remove { key } => vec![StoreReply::Removed { key }],
+            StoreJob::RemoveLeftovers => vec![StoreReply::Leftovers { count: 0 }],
             StoreJob::Configure { .. }
             | StoreJob::Roll { .. }
             | StoreJob::DeleteSegments { .. } => Vec::new(),

@@ -45,7 +45,8 @@ use super::{owner, remove_tree};
 use crate::format::positions::PartitionCheckpoint;
 use crate::machine::effect::{RecoveredPartition, WalStart};
 use crate::machine::input::PartitionConfig;
-use crate::model::{Offset, ReplicaKey, TimestampMs, TopicId};
+use crate::machine::metadata::{MetadataImage, Topic};
+use crate::model::{NodeId, Offset, ReplicaKey, TimestampMs, TopicId};
 
 /// What recovery has to know.
 #[derive(Clone, Debug)]
@@ -54,8 +55,8 @@ pub struct RecoveryInput {
     pub data: PathBuf,
     /// The partitions of this node by its metadata, with the topic's name and configuration.
     pub partitions: Vec<(ReplicaKey, String, PartitionConfig)>,
-    /// Topics known to be deleted: their directories go.
-    pub deleted_topics: BTreeSet<TopicId>,
+    /// What this node holds no longer: its directories go.
+    pub gone: Gone,
     /// Today's number of shards.
     pub shards: u16,
     /// Go on without what is damaged.
@@ -64,6 +65,28 @@ pub struct RecoveryInput {
     pub wal_file_bytes: u64,
     /// Bounds the age of segments whose records are of the future or have no time.
     pub now: TimestampMs,
+}
+
+/// What a node holds no longer, by its metadata. What these do not speak of stays.
+#[derive(Clone, Default, Debug)]
+pub struct Gone {
+    /// Topics that were deleted.
+    pub topics: BTreeSet<TopicId>,
+    /// Partitions of which other nodes have all replicas: this node's were moved away, while it was down perhaps.
+    pub replicas: BTreeSet<ReplicaKey>,
+}
+
+impl Gone {
+    /// What `node` holds no longer by the committed metadata `image`.
+    #[must_use]
+    pub fn from(node: NodeId, image: &MetadataImage) -> Self {
+        let replicas = image.topics().flat_map(Topic::replicas);
+        let elsewhere = replicas.filter(|(_, partition)| !partition.replicas.contains(&node));
+        Self {
+            topics: image.deleted_topics().collect(),
+            replicas: elsewhere.map(|(key, _)| key).collect(),
+        }
+    }
 }
 
 /// Where to go on.
@@ -199,7 +222,12 @@ pub fn recover_in_phases<D: Disk>(
         lacks_checkpoint,
     } = wal::read(disk, &input.data)?;
     done(Phase::WalRead);
-    let mut subjects = subjects(disk, input, &checkpoints, replay, &mut report)?;
+    // A replica that comes back is another one, under the same key: nothing may speak of the former then, unless
+    // it says that it is closed.
+    let is_closed = |key| replay.get(key).is_some_and(|overlay| overlay.closed);
+    let is_former = |key| input.gone.replicas.contains(key) && !is_closed(key);
+    let speaks_of_former = checkpoints.keys().chain(replay.keys()).any(is_former);
+    let Found { mut subjects, former } = find(disk, input, &checkpoints, replay, &mut report)?;
     subjects.iter_mut().for_each(|subject| subject.lacks_checkpoint = lacks_checkpoint);
     let names: BTreeMap<ReplicaKey, String> =
         subjects.iter().map(|subject| (subject.key, subject.topic_name.clone())).collect();
@@ -214,7 +242,7 @@ pub fn recover_in_phases<D: Disk>(
         }
         report.extend(damages.iter().map(|damage| format!("lost, as accepted: {damage}")));
     }
-    let nothing_given_up = damages.is_empty() && !is_unfinished;
+    let nothing_given_up = damages.is_empty() && !is_unfinished && !speaks_of_former;
     let mut applied = apply(disk, input, inspections, &mut report)?;
     done(Phase::PartitionsApplied);
     let wal = if nothing_given_up && applied.is_covered && go_on::are_same(input.shards, &shards) {
@@ -233,6 +261,7 @@ pub fn recover_in_phases<D: Disk>(
         }
         wal
     };
+    remove_former(disk, input, former, &mut report);
     done(Phase::WalReady);
     report.push(format!("{} partitions", applied.partitions.len()));
     Ok(Recovered { partitions: applied.partitions, logs: applied.logs, wal, report })
@@ -313,17 +342,25 @@ fn apply<D: Disk>(
     Ok(applied)
 }
 
+/// What was found in the data directory.
+struct Found {
+    subjects: Vec<Subject>,
+    /// Directories of replicas that are gone.
+    former: Vec<(ReplicaKey, PathBuf, PartitionDirName)>,
+}
+
 /// Everything that has to be looked at: the partitions of the metadata, and those that only the WAL
-/// or the directory knows, deleted topics excepted.
-fn subjects<D: Disk>(
+/// or the directory knows, except for what is gone.
+fn find<D: Disk>(
     disk: &D,
     input: &RecoveryInput,
     checkpoints: &BTreeMap<ReplicaKey, PartitionCheckpoint>,
     mut replay: BTreeMap<ReplicaKey, Overlay>,
     report: &mut Vec<String>,
-) -> Result<Vec<Subject>, RecoveryError> {
+) -> Result<Found, RecoveryError> {
     let topics = paths::topics_dir(&input.data);
-    let mut dirs = BTreeMap::new();
+    let mut dirs: BTreeMap<ReplicaKey, (PathBuf, PartitionDirName)> = BTreeMap::new();
+    let mut former = Vec::new();
     for entry in disk.list(&topics).map_err(at(&topics))? {
         let Some(name) = PartitionDirName::parse(&entry.name).filter(|_| entry.is_dir) else {
             continue;
@@ -334,7 +371,15 @@ fn subjects<D: Disk>(
         }
         match owner(disk, &path) {
             Ok(Some(topic_id)) => {
-                dirs.insert(ReplicaKey { topic_id, partition: name.partition }, (path, name));
+                let key = ReplicaKey { topic_id, partition: name.partition };
+                // Of two, the one that was put aside is a former replica's: the other one has taken its name.
+                let (is_aside, other) = (name.aside.is_some(), dirs.remove(&key));
+                let [kept, older] = match other {
+                    Some(other) if is_aside => [Some(other), Some((path, name))],
+                    other => [Some((path, name)), other],
+                };
+                dirs.extend(kept.map(|kept| (key, kept)));
+                former.extend(older.map(|(path, name)| (key, path, name)));
             }
             Ok(None) => report.push(format!("{}: no partition, left alone", path.display())),
             Err(error) => return Err(at(&path)(error)),
@@ -358,7 +403,11 @@ fn subjects<D: Disk>(
     }
     for (key, overlay) in replay {
         let found = dirs.remove(&key);
-        if overlay.closed || input.deleted_topics.contains(&key.topic_id) {
+        if input.gone.replicas.contains(&key) {
+            former.extend(found.map(|(path, name)| (key, path, name)));
+            continue;
+        }
+        if overlay.closed || input.gone.topics.contains(&key.topic_id) {
             continue;
         }
         let name =
@@ -383,12 +432,40 @@ fn subjects<D: Disk>(
             overlay,
         });
     }
-    for (key, (path, _)) in dirs {
-        if !input.deleted_topics.contains(&key.topic_id) {
+    for (key, (path, name)) in dirs {
+        if input.gone.replicas.contains(&key) {
+            former.push((key, path, name));
+        } else if !input.gone.topics.contains(&key.topic_id) {
             report.push(format!("{}: stray, left alone", path.display()));
         }
     }
-    Ok(subjects)
+    let known: BTreeSet<&ReplicaKey> = input.partitions.iter().map(|(key, ..)| key).collect();
+    // What the metadata do not speak of stays.
+    former.retain(|(key, ..)| known.contains(key) || input.gone.replicas.contains(key));
+    Ok(Found { subjects, former })
+}
+
+/// Removes the directories of replicas that are gone, when no WAL and no checkpoint speaks of them any more:
+/// should one be moved back while the node is down again, nothing is missed. Where that fails, the next start
+/// tries again.
+fn remove_former<D: Disk>(
+    disk: &D,
+    input: &RecoveryInput,
+    former: Vec<(ReplicaKey, PathBuf, PartitionDirName)>,
+    report: &mut Vec<String>,
+) {
+    for (key, path, name) in former {
+        // At once or not at all, for the same reason.
+        let doomed = Aside::Delete.path(&input.data, &name.topic_name, key);
+        let removed = disk
+            .rename(&path, &doomed)
+            .and_then(|()| disk.sync_dir(&paths::topics_dir(&input.data)))
+            .and_then(|()| remove_tree(disk, &doomed));
+        report.push(match removed {
+            Ok(()) => format!("{}: other nodes have the partition, removed", path.display()),
+            Err(error) => format!("{}: not removed: {error}", path.display()),
+        });
+    }
 }
 
 /// Removes the directories of deleted topics and of creations and removals that were not finished.
@@ -405,11 +482,11 @@ fn remove_deleted<D: Disk>(
         let path = topics.join(&entry.name);
         let topic_id = match name.aside {
             Some((_, topic_id)) => Some(topic_id),
-            None if input.deleted_topics.is_empty() => None,
+            None if input.gone.topics.is_empty() => None,
             None => owner(disk, &path).unwrap_or(None),
         };
         let unfinished = matches!(name.aside, Some((Aside::New | Aside::Delete, _)));
-        if unfinished || topic_id.is_some_and(|id| input.deleted_topics.contains(&id)) {
+        if unfinished || topic_id.is_some_and(|id| input.gone.topics.contains(&id)) {
             remove_tree(disk, &path).map_err(at(&path))?;
             report.push(format!("{}: removed", path.display()));
         }

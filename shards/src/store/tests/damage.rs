@@ -243,9 +243,63 @@ fn a_topic_created_anew_under_the_same_name_gets_the_directory() {
     world.partitions = vec![(newer, "pears".to_owned())];
     world.models.remove(&KEY);
     let mut input = world.input();
-    input.deleted_topics.insert(KEY.topic_id);
+    input.gone.topics.insert(KEY.topic_id);
     let recovered = recover(&world.disk, &input).unwrap();
     world.check(&recovered);
     let entries = world.disk.list(&paths::topics_dir(&data())).unwrap();
     assert_eq!(entries.len(), 1, "{entries:?}");
+}
+
+#[test]
+fn what_is_left_of_a_replica_that_was_moved_away_goes_and_is_no_part_of_one_that_comes_back() {
+    let moved = key(7, 1);
+    for is_in_segments in [false, true] {
+        let mut world = World::new(2, 1);
+        for batch in 0..3 {
+            world.produce(KEY, 2, b"stays").unwrap();
+            world.produce(moved, 2, b"goes").unwrap();
+            if batch == 1 && is_in_segments {
+                world.checkpoint(0).unwrap();
+            }
+        }
+        let model = world.models[&moved].clone();
+        world.partitions.retain(|(key, _)| *key == KEY);
+        world.moved_away.insert(moved);
+        let dir = paths::partition_dir(&data(), "pears", moved.partition);
+        assert!(!world.disk.list(&dir).unwrap().is_empty());
+        let recovered = world.recover().unwrap();
+        world.check(&recovered);
+        let names = world.disk.list(&paths::topics_dir(&data())).unwrap();
+        let names: Vec<_> = names.into_iter().map(|entry| entry.name).collect();
+        assert_eq!(names, ["pears-0"], "{:?}", recovered.report);
+
+        // Moved back, it begins without records, and a crash then finds those that came since, and no others.
+        world
+            .models
+            .insert(moved, super::world::Model { sequence: model.sequence, ..Default::default() });
+        world.resume(recovered);
+        world.partitions.push((moved, "pears".to_owned()));
+        world.moved_away.clear();
+        world.open_all().unwrap();
+        world.produce(moved, 2, b"came since").unwrap();
+        world.disk.crash(7);
+        let recovered = world.recover().unwrap();
+        world.check(&recovered);
+    }
+}
+
+#[test]
+fn a_former_replica_that_was_put_aside_is_not_taken_for_the_one_that_has_its_name() {
+    let mut world = world(3);
+    world.checkpoint(0).unwrap();
+    let plain = paths::partition_dir(&data(), "pears", KEY.partition);
+    let aside = paths::Aside::Stray.path(&data(), "pears", KEY);
+    world.disk.create_dir(&aside).unwrap();
+    let metadata = crate::format::partition_metadata::FILE_NAME;
+    let content = world.disk.files()[&plain.join(metadata)].clone();
+    let file = world.disk.open(&aside.join(metadata), OpenMode::Write).unwrap();
+    world.disk.write_at(&file, 0, &[std::io::IoSlice::new(&content)]).unwrap();
+    let recovered = world.recover().unwrap();
+    world.check(&recovered);
+    assert!(world.disk.list(&aside).is_err(), "{:?}", recovered.report);
 }

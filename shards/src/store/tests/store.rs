@@ -7,7 +7,7 @@ use crate::machine::effect::{CheckpointJob, LogView, StoreJob, StoreReply};
 use crate::model::{Lsn, Offset, ShardId};
 use crate::store::disk::{Disk, OpenMode, StdDisk, read_file};
 use crate::store::paths::{self, SegmentFile, segment_file};
-use crate::store::recovery::{RecoveryInput, recover};
+use crate::store::recovery::{Gone, RecoveryInput, recover};
 use crate::store::sim_disk::SimDisk;
 use crate::store::{SegmentStore, StoreError};
 
@@ -246,12 +246,42 @@ fn removing_a_partition_removes_its_directory() {
 }
 
 #[test]
+fn a_directory_that_cannot_be_removed_is_in_nobodys_way_and_goes_later() {
+    let names = |disk: &SimDisk| -> Vec<String> {
+        let listed = disk.list(&paths::topics_dir(&data())).unwrap();
+        listed.into_iter().map(|entry| entry.name).collect()
+    };
+    // Wherever an attempt fails: before the directory has another name, and behind that.
+    for changes in 0..8 {
+        let disk = SimDisk::new();
+        let mut store = store(&disk);
+        append(&mut store, &batches(&[900, 900, 900]));
+        disk.fail_after(Some(changes));
+        let replies = store.execute(StoreJob::Remove { key: key(7, 0) }).unwrap();
+        disk.fail_after(None);
+        assert!(matches!(replies[0], StoreReply::Removed { .. }), "{replies:?}");
+        let Some(StoreReply::Leftovers { count: 1 }) = replies.get(1) else {
+            assert_eq!(names(&disk), Vec::<String>::new());
+            continue;
+        };
+        assert!(!names(&disk).is_empty(), "after {changes} changes");
+        // The partition comes back meanwhile.
+        assert_eq!(view(execute(&mut store, open(2000))).end_offset(), None);
+        append(&mut store, &batches(&[50]));
+        let reply = execute(&mut store, StoreJob::RemoveLeftovers);
+        assert!(matches!(reply, StoreReply::Leftovers { count: 0 }), "{reply:?}");
+        assert_eq!(names(&disk), ["pears-0"], "after {changes} changes");
+        append(&mut store, &batches(&[50, 60])[1..]);
+    }
+}
+
+#[test]
 fn the_real_disk_comes_back_with_what_was_stored() {
     let dir = tempfile::tempdir().unwrap();
     let input = RecoveryInput {
         data: dir.path().to_owned(),
         partitions: vec![(key(7, 0), "pears".to_owned(), config(3000))],
-        deleted_topics: Default::default(),
+        gone: Gone::default(),
         shards: 1,
         accept_data_loss: false,
         wal_file_bytes: 1 << 20,

@@ -7,11 +7,12 @@ use super::world::{NOW, World, check_indexes, config, data, key, read_log};
 use crate::format::epoch_checkpoint;
 use crate::format::positions::ProducerCheckpoint;
 use crate::format::record_batch::StoredBatch;
+use crate::format::segment_index::time_entries;
 use crate::machine::effect::{CheckpointJob, LogView, StoreJob, StoreReply};
 use crate::model::{LeaderEpoch, Lsn, Offset, ShardId};
 use crate::store::SegmentStore;
 use crate::store::disk::{Disk, read_file};
-use crate::store::paths;
+use crate::store::paths::{self, SegmentFile, segment_file};
 use crate::store::sim_disk::SimDisk;
 
 fn store(disk: &SimDisk) -> SegmentStore<SimDisk> {
@@ -103,6 +104,50 @@ fn a_cut_at_any_border_leaves_what_a_shorter_log_has() {
         assert_eq!(read_file(&disk, &epochs).unwrap(), read_file(&other, &epochs).unwrap());
         let log = |view: &LogView, disk| read_log(disk, &dir, view);
         assert_eq!(log(&long_view, &disk), log(&short_view, &other));
+    }
+}
+
+#[test]
+fn a_cut_needs_no_space_no_sync_and_no_index() {
+    let batches = batches();
+    let dir = paths::partition_dir(&data(), "pears", key(7, 0).partition);
+    for (kept, without_index) in (0..=batches.len()).flat_map(|kept| [(kept, false), (kept, true)])
+    {
+        let (disk, other) = (SimDisk::new(), SimDisk::new());
+        let (mut full, mut roomy) = (store(&disk), store(&other));
+        for store in [&mut full, &mut roomy] {
+            append(store, &batches);
+        }
+        if without_index {
+            let is_index = |path: &PathBuf| path.extension().is_some_and(|it| it == "index");
+            for path in files(&disk).into_keys().filter(is_index) {
+                disk.remove_file(&path).unwrap();
+            }
+        }
+        disk.set_quota(Some(0));
+        disk.fail_syncs(true);
+        let end = 2 * kept as i64;
+        let (cut_view, _) = cut(&mut full, end, false);
+        let other_view = cut(&mut roomy, end, false).0;
+        assert!(cut_view.iter().eq(other_view.iter()), "{kept} kept");
+        disk.set_quota(None);
+        disk.fail_syncs(false);
+        let views = [&mut full, &mut roomy].map(|store| append(store, &batches[kept..]));
+        assert!(views[0].iter().eq(views[1].iter()), "{kept} kept");
+        assert_eq!(read_log(&disk, &dir, &views[0]), read_log(&other, &dir, &views[1]));
+        for segment in views[0].iter() {
+            let path = segment_file(&dir, SegmentFile::TimeIndex, segment.base_offset);
+            let time_index = read_file(&disk, &path).unwrap();
+            let last = time_entries(&time_index).next_back().map(|entry| entry.timestamp);
+            assert!(last.is_none_or(|last| last <= segment.max_timestamp));
+            if views[0].active.is_none_or(|active| active.base_offset != segment.base_offset) {
+                assert_eq!(
+                    last,
+                    Some(segment.max_timestamp),
+                    "a closed segment says its largest time"
+                );
+            }
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! A small node on a simulated disk: a WAL writer, stores, and a model of what must survive.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::IoSlice;
 use std::path::{Path, PathBuf};
 
@@ -19,7 +19,7 @@ use crate::store::SegmentStore;
 use crate::store::disk::{Disk, OpenMode, read_file};
 use crate::store::paths::{self, SegmentFile, segment_file};
 use crate::store::producers::ProducerTable;
-use crate::store::recovery::{Recovered, RecoveryError, RecoveryInput, recover};
+use crate::store::recovery::{Gone, Recovered, RecoveryError, RecoveryInput, recover};
 use crate::store::segment::Segment;
 use crate::store::sim_disk::{SimDisk, WriteInFlight};
 
@@ -66,6 +66,8 @@ pub struct World {
     pub shards: u16,
     pub partitions: Vec<(ReplicaKey, String)>,
     pub models: BTreeMap<ReplicaKey, Model>,
+    /// Partitions that only other nodes have.
+    pub moved_away: BTreeSet<ReplicaKey>,
     pub segment_bytes: u64,
     stores: Vec<SegmentStore<SimDisk>>,
     wals: Vec<Wal>,
@@ -95,6 +97,7 @@ impl World {
             shards,
             partitions,
             models,
+            moved_away: BTreeSet::new(),
             segment_bytes: 6000,
             stores: Vec::new(),
             wals: Vec::new(),
@@ -113,7 +116,7 @@ impl World {
                 .iter()
                 .map(|(key, name)| (*key, name.clone(), config(self.segment_bytes)))
                 .collect(),
-            deleted_topics: [TopicId([66; 16])].into(),
+            gone: Gone { topics: [TopicId([66; 16])].into(), replicas: self.moved_away.clone() },
             shards: self.shards,
             accept_data_loss: false,
             wal_file_bytes: WAL_FILE_BYTES,
@@ -181,7 +184,9 @@ impl World {
             | StoreJob::Truncate { key, .. }
             | StoreJob::Remove { key } => *key,
             StoreJob::AppendRuns { runs, .. } => runs[0].0,
-            StoreJob::Checkpoint(_) => panic!("checkpoints have their own way"),
+            StoreJob::Checkpoint(_) | StoreJob::RemoveLeftovers => {
+                panic!("checkpoints and leftovers have their own way")
+            }
         };
         let shard = self.shard(key);
         match self.stores[shard].execute(job).map_err(|_| Dead)?.pop() {

@@ -121,6 +121,26 @@ fn the_last_members_stay_eligible_and_the_first_that_returns_leads() {
 }
 
 #[test]
+fn where_records_count_before_they_are_flushed_who_kept_its_process_leads() {
+    let mut cluster = Cluster::replicated(2);
+    cluster.configure("flush.messages", "1000");
+    for node in [1, 2, 3] {
+        cluster.fence(node);
+    }
+    assert_eq!(cluster.state(), (None, vec![], vec![2, 3]));
+    cluster.restart(2, 50, 2);
+    cluster.unfence(2);
+    assert_eq!(cluster.state(), (None, vec![], vec![3]), "2 may have lost what 3 still has");
+    cluster.restart(3, 51, 3);
+    cluster.unfence(3);
+    assert_eq!(
+        cluster.state(),
+        (Some(3), vec![3], vec![]),
+        "all have restarted: the last one leads"
+    );
+}
+
+#[test]
 fn a_restarted_node_leads_nothing_before_it_is_unfenced_and_then_under_a_new_epoch() {
     let mut cluster = Cluster::with_brokers(1);
     cluster.create("t", 1, 1);

@@ -40,6 +40,8 @@ pub struct Cluster {
     pub frames: VecDeque<(End, PeerFrame)>,
     pub proposals: Vec<(usize, ChangePartition)>,
     pub reads: Vec<(usize, LogRead)>,
+    /// Attempts to connect: who tried, and to whom.
+    pub dialled: Vec<(usize, usize)>,
     /// Nodes that nothing reaches.
     pub cut: Vec<usize>,
     pub metadata_index: u64,
@@ -65,6 +67,7 @@ impl Cluster {
             frames: VecDeque::new(),
             proposals: Vec::new(),
             reads: Vec::new(),
+            dialled: Vec::new(),
             cut: Vec::new(),
             metadata_index: 1,
             config: PartitionConfig { min_insync_replicas: 2, ..PartitionConfig::default() },
@@ -146,6 +149,7 @@ impl Cluster {
         match effect {
             PeerEffect::Connect { connection, node_id, .. } => {
                 let other = node_id.0 as usize;
+                self.dialled.push((node, other));
                 if self.cut.contains(&other) || self.cut.contains(&node) {
                     return self.nodes[node]
                         .act(|machine, now, out| machine.peer_lost(now, connection, out));
