@@ -23,6 +23,7 @@ use chronik_shards::machine::topic_config::BrokerConfig;
 use chronik_shards::model::{NodeId, ShardId, TimestampMs, TopicId};
 use chronik_shards::shard::{self, NodeHandle, NodeSpec, ShardPlan, StartError};
 use chronik_shards::store::SegmentStore;
+use chronik_shards::store::cleaner::CleanerLimits;
 use chronik_shards::store::disk::StdDisk;
 use chronik_shards::store::pace::Pace;
 use chronik_shards::store::paths;
@@ -123,6 +124,7 @@ impl Node {
         let broker = Arc::new(config.broker.clone());
         let limits = ShardLimits {
             retention_interval_ms: broker.settings().retention_interval_ms,
+            compaction_interval_ms: broker.settings().compaction_interval_ms,
             ..config.plan.profile.limits
         };
         wal_files::await_writers(&paths::shards_dir(&config.data_dir))
@@ -347,6 +349,13 @@ fn replicas_here(
 
 fn node_spec(config: &NodeConfig, limits: ShardLimits, recovered: Recovered) -> NodeSpec {
     let plan = &config.plan;
+    let settings = config.broker.settings();
+    let count = usize::from(plan.shard_count());
+    let limit = settings.compaction_bytes_per_second_max;
+    let cleaner = CleanerLimits {
+        map_bytes_max: settings.compaction_map_bytes / count,
+        io_bytes_per_second_max: limit.map(|bytes| bytes.div_ceil(count as u64)),
+    };
     let cpus = plan.shard_cpus.as_deref();
     let unpinned =
         cpus.map_or(ShardCpus::Inherited, |cpus| ShardCpus::Among(ProcessMask::of(cpus)));
@@ -359,7 +368,8 @@ fn node_spec(config: &NodeConfig, limits: ShardLimits, recovered: Recovered) -> 
             let open_files = plan.open_files.written_per_shard;
             let pace = Pace::default();
             let disk = StdDisk::paced(pace.clone());
-            let store = SegmentStore::new(disk, data, ShardId(shard), logs, open_files);
+            let store = SegmentStore::new(disk, data, ShardId(shard), logs, open_files)
+                .with_cleaner(cleaner);
             ShardPlan {
                 cpus: cpu.map_or(unpinned, ShardCpus::Pinned),
                 spin_before_park: plan.profile.spin_before_park,

@@ -47,6 +47,13 @@ async fn delete(
     asked: &DeleteRecordsPartition,
 ) -> Result<Offset, ErrorCode> {
     let key = handlers.led_here(topic, asked.partition_index)?;
+    let deletes = handlers.metadata.borrow().settings(key.topic_id).is_some_and(|settings| {
+        // What is only compacted keeps every key, as in Kafka.
+        settings.partition.cleanup_delete
+    });
+    if !deletes {
+        return Err(ErrorCode::PolicyViolation);
+    }
     let before = match asked.offset {
         HIGH_WATERMARK => None,
         0.. => Some(Offset(asked.offset)),

@@ -38,6 +38,7 @@ pub fn of_produce(error: &ProduceError) -> ErrorCode {
         ProduceError::TooLarge { .. } => ErrorCode::MessageTooLarge,
         ProduceError::TimestampOutOfWindow { .. } => ErrorCode::InvalidTimestamp,
         ProduceError::OutOfOrderSequence { .. } => ErrorCode::OutOfOrderSequenceNumber,
+        ProduceError::DuplicateSequence => ErrorCode::DuplicateSequenceNumber,
         ProduceError::InvalidProducerEpoch { .. } => ErrorCode::InvalidProducerEpoch,
         ProduceError::Transactional => ErrorCode::TransactionalIdAuthorizationFailed,
         ProduceError::ControlBatch => ErrorCode::InvalidRecord,

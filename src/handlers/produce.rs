@@ -151,6 +151,8 @@ struct Destination {
     key: ReplicaKey,
     max_message_bytes: usize,
     codec: Option<Codec>,
+    /// Its records are told apart by their keys.
+    is_compacted: bool,
     is_internal: bool,
 }
 
@@ -190,7 +192,8 @@ fn find(
     let max_message_bytes = settings.partition.max_message_bytes;
     let is_internal =
         view.image().topic(key.topic_id).is_some_and(|it| groups::is_internal(&it.name));
-    Ok(Destination { key, max_message_bytes, codec: settings.compression.codec(), is_internal })
+    let (codec, is_compacted) = (settings.compression.codec(), settings.partition.cleanup_compact);
+    Ok(Destination { key, max_message_bytes, codec, is_compacted, is_internal })
 }
 
 /// The batch as it may enter the log, in the codec that the topic stores.
@@ -210,7 +213,9 @@ async fn checked(
         return Ok(batch);
     }
     let expanded_bytes_max = limit.saturating_mul(EXPANSION_MAX);
-    let batch = handlers.record_checks.check(batch, expanded_bytes_max, turn).await?;
+    let requires_keys = destination.is_compacted;
+    let checks = &handlers.record_checks;
+    let batch = checks.check(batch, expanded_bytes_max, requires_keys, turn).await?;
     match destination.codec {
         Some(codec) => recompress(batch, codec, expanded_bytes_max),
         None => Ok(batch),

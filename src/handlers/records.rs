@@ -6,6 +6,7 @@
 
 use chronik_shards::format::compression::Codec;
 use chronik_shards::format::record_batch::{BatchError, ProducedBatch};
+use chronik_shards::format::record_check::RecordCheck;
 use chronik_shards::model::TimestampMs;
 
 use crate::net::Turn;
@@ -29,19 +30,21 @@ impl Default for RecordChecks {
 impl RecordChecks {
     /// Looks at every record and returns the batch with the largest of their timestamps.
     ///
-    /// They may take `limit_bytes` without compression.
+    /// They may take `limit_bytes` without compression, and need keys where their topic tells them apart by these.
     pub async fn check(
         &self,
         batch: ProducedBatch,
         limit_bytes: usize,
+        requires_keys: bool,
         turn: &mut Turn,
     ) -> Result<ProducedBatch, BatchError> {
         let latest = if batch.header.codec()? == Codec::None {
-            let latest = batch.check_records(usize::MAX)?;
+            let check = batch.record_check(usize::MAX)?.requires_keys(requires_keys);
+            let latest = check.finish()?;
             turn.after(batch.bytes.len()).await;
             latest
         } else {
-            self.decompress(&batch, limit_bytes, turn).await?
+            self.decompress(&batch, limit_bytes, requires_keys, turn).await?
         };
         Ok(batch.with_max_timestamp(latest))
     }
@@ -50,10 +53,14 @@ impl RecordChecks {
         &self,
         batch: &ProducedBatch,
         limit_bytes: usize,
+        requires_keys: bool,
         turn: &mut Turn,
     ) -> Result<TimestampMs, BatchError> {
         let mut alone = self.0.try_reserve(1);
-        let mut check = batch.record_check(limit_bytes)?;
+        let begin = || -> Result<RecordCheck<'_>, BatchError> {
+            Ok(batch.record_check(limit_bytes)?.requires_keys(requires_keys))
+        };
+        let mut check = begin()?;
         loop {
             let before = check.walked();
             let latest = check.advance(STEP_BYTES)?;
@@ -67,7 +74,7 @@ impl RecordChecks {
                 // Longer than a step, while another such batch is half done: begun anew when that is through.
                 drop(check);
                 alone = Some(self.0.reserve(1).await);
-                check = batch.record_check(limit_bytes)?;
+                check = begin()?;
             }
             turn.after(cost).await;
         }

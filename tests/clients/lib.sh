@@ -96,9 +96,15 @@ start_chronik() {
     mapfile -t ports < <(free_ports $((3 * nodes)))
     CHRONIK_ADDRESS=127.0.0.1:${ports[0]}
     CHRONIK_PIDS=()
-    [ "$nodes" -eq 1 ] || node_config "$nodes" "${ports[@]}" >"$dir/nodes.toml"
+    # Checks of compaction do not wait for the usual fifteen seconds.
+    local often='"log.cleaner.backoff.ms" = 200'
+    printf '[kafka]\n%s\n' "$often" >"$dir/node.toml"
+    if [ "$nodes" -gt 1 ]; then
+        node_config "$nodes" "${ports[@]}" >"$dir/nodes.toml"
+        printf '[kafka]\n%s\n' "$often" >>"$dir/nodes.toml"
+    fi
     for ((node = 1; node <= nodes; node++)); do
-        local flags=(--kafka-port "${ports[node - 1]}" --data-dir "$dir/data-$node")
+        local flags=(--config "$dir/node.toml" --kafka-port "${ports[node - 1]}" --data-dir "$dir/data-$node")
         if [ "$nodes" -gt 1 ]; then
             flags=(--config "$dir/nodes.toml" --node-id "$node" --rack "rack-$node" --data-dir "$dir/data-$node")
         fi

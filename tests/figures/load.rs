@@ -51,7 +51,8 @@ pub fn hot_batch() -> Bytes {
     Batch::of_records(records).encode()
 }
 
-fn pipeline<'a>(client: &mut Client, places: impl Iterator<Item = (&'a str, i32, Bytes)>) {
+/// Sends requests one behind the other, each acknowledged by all.
+pub fn pipeline<'a>(client: &mut Client, places: impl Iterator<Item = (&'a str, i32, Bytes)>) {
     let mut places = places.peekable();
     while places.peek().is_some() || client.in_flight() > 0 {
         while client.in_flight() < IN_FLIGHT

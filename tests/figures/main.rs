@@ -1,5 +1,5 @@
 //! What an idle server costs, and how long a start takes, at a thousand partitions; the same of three nodes, and how
-//! soon one of them takes over; what groups cost.
+//! soon one of them takes over; what groups cost; and how fast a topic is compacted.
 //!
 //! `CHRONIK_FIGURES=1 cargo test --release --test figures -- --nocapture` measures and prints a table;
 //! what depends on the clock of a machine is printed beside its aim and not asserted. Without the variable a
@@ -13,6 +13,7 @@ mod support;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 mod cluster;
+mod compaction;
 mod groups;
 mod idle;
 mod load;

@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use chronik_shards::format::batch_builder::BatchBuilder;
+use chronik_shards::format::cleaner_checkpoint::CleanerCheckpoint;
 use chronik_shards::format::compression::Codec;
 use chronik_shards::format::group_record::GroupRecord;
 use chronik_shards::format::metadata_command::{
@@ -15,7 +16,9 @@ use chronik_shards::format::record_batch::StoredBatch;
 use chronik_shards::format::segment_index::{self, OffsetEntry, TimeEntry};
 use chronik_shards::format::wal::{self, BLOCK_BYTES, COMMIT_HEADER_BYTES, Scanned, Scanner};
 use chronik_shards::format::wal_entry::{Commit, WalEntry};
-use chronik_shards::format::{checkpoint, epoch_checkpoint, partition_metadata, producer_snapshot};
+use chronik_shards::format::{
+    checkpoint, cleaner_checkpoint, epoch_checkpoint, partition_metadata, producer_snapshot,
+};
 use chronik_shards::model::{
     BrokerEpoch, LeaderEpoch, Lsn, NodeId, Offset, PartitionIndex, ProducerEpoch, ProducerId,
     ReplicaKey, ShardId, TimestampMs, TopicId, WalFileSeq,
@@ -382,6 +385,11 @@ fn text_files_of_a_partition() {
         seeds: vec![
             epoch_checkpoint::encode(&epochs).into_bytes(),
             partition_metadata::encode(TopicId([5; 16])).into_bytes(),
+            cleaner_checkpoint::encode(CleanerCheckpoint {
+                first_dirty_offset: Offset(17),
+                holes_end: Offset(1234),
+            })
+            .into_bytes(),
         ],
         repair: |_| {},
         run: |input| {
@@ -391,8 +399,14 @@ fn text_files_of_a_partition() {
                 let again = epoch_checkpoint::decode(&epoch_checkpoint::encode(epochs));
                 assert_eq!(again.as_ref(), Some(epochs));
             }
+            let cleaner = cleaner_checkpoint::decode(text);
+            if let Some(cleaner) = cleaner {
+                let again = cleaner_checkpoint::decode(&cleaner_checkpoint::encode(cleaner));
+                assert_eq!(again, Some(cleaner));
+            }
+            assert_eq!(cleaner_checkpoint::decode_swap(text).is_some(), cleaner.is_some());
             let epochs = epochs.map(|epochs| epochs.len());
-            outcome((epochs, partition_metadata::decode(text).is_some()))
+            outcome((epochs, partition_metadata::decode(text).is_some(), cleaner.is_some()))
         },
         held_bytes: 16 << 10,
         held_per_byte: 64,

@@ -4,6 +4,7 @@ use bytes::Bytes;
 use chronik_protocol::messages::RequestHeader;
 use chronik_protocol::{AnyRequest, ApiKey, EncodeBuf, Message, Reader, RequestFrame};
 use chronik_shards::format::batch_builder::BatchBuilder;
+use chronik_shards::format::compacted_batch::{Compacted, CompactionRules, RecordCounts, compact};
 use chronik_shards::format::compression::Codec;
 use chronik_shards::format::record::{self, Records};
 use chronik_shards::format::record_batch::{Batches, ProducedBatch, StoredBatch};
@@ -118,6 +119,52 @@ fn records_checked_before_they_are_stored() {
         held_per_byte: 64,
     };
     target.fuzz();
+}
+
+/// What compaction makes of any batch that a log may hold.
+#[test]
+fn records_compacted() {
+    let target = Target {
+        name: "compacted_batch",
+        corpus: "record_batch",
+        seeds: batch_seeds(),
+        repair: |input| repair_batch(input),
+        run: run_compaction,
+        // What it expands to, the records that stay, and those compressed again.
+        held_bytes: 4 * COMPACTED_BYTES_MAX,
+        held_per_byte: 64,
+    };
+    target.fuzz();
+}
+
+/// Bound of what a batch expands to there.
+const COMPACTED_BYTES_MAX: usize = 8 << 20;
+
+fn run_compaction(input: &Bytes) -> u64 {
+    let Ok(batch) = StoredBatch::from_log(input.clone()) else { return 0 };
+    let rules = CompactionRules {
+        now: TimestampMs(1000),
+        delete_retention_ms: 10,
+        keeps_emptied: true,
+        expanded_bytes_max: COMPACTED_BYTES_MAX,
+    };
+    let mut counts = RecordCounts::default();
+    let mut turn = false;
+    let compacted = compact(&batch, rules, &mut counts, |_, _| {
+        turn = !turn;
+        turn
+    });
+    match compacted {
+        Ok(Compacted::Rewritten(after)) => {
+            let again = StoredBatch::from_log(after.to_log()).expect("it is sealed");
+            assert_eq!(again.header.base_offset, batch.header.base_offset);
+            assert_eq!(again.header.last_offset(), batch.header.last_offset());
+            outcome((counts.read, counts.kept))
+        }
+        Ok(Compacted::Unchanged) => 1,
+        Ok(Compacted::Dropped) => panic!("its place was to be kept"),
+        Err(error) => outcome(error.to_string()),
+    }
 }
 
 #[test]

@@ -4,7 +4,7 @@ use chronik_protocol::ErrorCode;
 
 use crate::support::batch::{Batch, Record, now_ms};
 use crate::support::requests::{
-    create_topic_with, expect_error, fetch, high_watermark, log_start, produce, read,
+    create_topic_with, expect_error, fetch, high_watermark, log_start, produce, read, set_config,
 };
 use crate::support::server::Options;
 use crate::support::{unique, wait_for, wait_within};
@@ -93,7 +93,7 @@ fn retention_that_is_lowered_later_counts_too() {
         produce(&mut client, &topic, 0, &Batch::of_size(10 * KIB));
     }
     assert_eq!(log_start(&mut client, &topic, 0), 0, "without a bound everything stays");
-    let code = crate::topics::set_config(&mut client, &topic, "retention.bytes", Some("131072"));
+    let code = set_config(&mut client, &topic, "retention.bytes", Some("131072"));
     assert_eq!(code, ErrorCode::None);
     wait_for("old segments to go", || (log_start(&mut client, &topic, 0) >= 30).then_some(()));
 }

@@ -12,6 +12,7 @@ mod cluster;
 mod cluster_data;
 mod cluster_membership;
 mod cluster_processes;
+mod compaction;
 mod damage;
 mod disk_full;
 mod fetch;

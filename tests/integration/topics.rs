@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use chronik_protocol::ErrorCode;
 use chronik_protocol::messages::alter_configs_request;
 use chronik_protocol::messages::create_partitions_request::{
     CreatePartitionsRequest, CreatePartitionsTopic,
@@ -13,47 +14,22 @@ use chronik_protocol::messages::describe_configs_request::{
 };
 use chronik_protocol::messages::describe_configs_response::DescribeConfigsResourceResult;
 use chronik_protocol::messages::describe_log_dirs_request::DescribeLogDirsRequest;
-use chronik_protocol::messages::incremental_alter_configs_request::{
-    AlterConfigsResource, AlterableConfig, IncrementalAlterConfigsRequest,
-};
 use chronik_protocol::messages::metadata_request::{MetadataRequest, MetadataRequestTopic};
-use chronik_protocol::{ErrorCode, KafkaString};
 
 use crate::support::batch::Batch;
 use crate::support::client::Client;
 use crate::support::requests::{
     await_leaders, create_topic, create_topic_with, delete_topic, describe_topic, error,
     expect_error, fetch, high_watermark, init_producer, log_start, produce, produce_bytes,
-    produce_request, produced, read_values, topic_id, try_create_topic,
+    produce_request, produced, read_values, set_config, topic_id, try_create_topic,
 };
 use crate::support::server::{Options, Server};
 use crate::support::{unique, wait_for};
 
 const TOPIC: i8 = 2;
 const BROKER: i8 = 4;
-const SET: i8 = 0;
-const DELETE: i8 = 1;
 const SOURCE_TOPIC: i8 = 1;
 const SOURCE_DEFAULT: i8 = 5;
-
-/// Sets a key, or removes it.
-pub fn set_config(client: &mut Client, topic: &str, key: &str, value: Option<&str>) -> ErrorCode {
-    let request = IncrementalAlterConfigsRequest {
-        resources: vec![AlterConfigsResource {
-            resource_type: TOPIC,
-            resource_name: topic.into(),
-            configs: vec![AlterableConfig {
-                name: key.into(),
-                config_operation: if value.is_some() { SET } else { DELETE },
-                value: value.map(KafkaString::from),
-                ..AlterableConfig::default()
-            }],
-            ..AlterConfigsResource::default()
-        }],
-        ..IncrementalAlterConfigsRequest::default()
-    };
-    error(client.call(1, &request).responses[0].error_code)
-}
 
 fn configs(
     client: &mut Client,
@@ -115,7 +91,7 @@ fn creations_that_make_no_sense_are_refused_by_kind() {
         ("bad-value", 1, Some(("retention.ms", "soon")), ErrorCode::InvalidConfig),
         // Accepted without effect it would be a defect.
         ("no-effect", 1, Some(("segment.jitter.ms", "1")), ErrorCode::InvalidConfig),
-        ("compact", 1, Some(("cleanup.policy", "compact")), ErrorCode::InvalidConfig),
+        ("policy", 1, Some(("cleanup.policy", "shrink")), ErrorCode::InvalidConfig),
     ] {
         let configs: Vec<(&str, &str)> = config.into_iter().collect();
         let code = try_create_topic(&mut client, name, partitions, &configs);

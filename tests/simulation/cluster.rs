@@ -362,6 +362,7 @@ impl World {
         for shard in &mut started.shards {
             shard.machine.join_cluster(network::CLUSTER, me, PEERS);
         }
+        started.compacts_too_far = self.bug == Some(Bug::CompactsBeyondWatermark);
         self.seats[seat].node = Some(started);
         let mut recovered: BTreeMap<ReplicaKey, _> =
             partitions.into_iter().map(|found| (found.state.key, found)).collect();

@@ -142,6 +142,11 @@ fn a_recovery_that_trusts_names_in_the_cache_is_found() {
     is_found(Bug::NamesTrusted);
 }
 
+#[test]
+fn segments_that_are_exchanged_before_they_are_durable_are_found() {
+    is_found(Bug::SwapUnsynced);
+}
+
 /// Seeds of a plain `cargo test` for the cluster.
 const CLUSTER_SEEDS: std::ops::Range<u64> = 0..150;
 /// Within so many seeds a deliberate bug of replication must be found.
@@ -262,6 +267,11 @@ fn a_skipped_truncation_is_found() {
 #[test]
 fn a_rebooted_broker_that_rejoins_without_its_epoch_is_found() {
     is_found_in_a_cluster(cluster::Bug::RejoinsWithoutEpoch);
+}
+
+#[test]
+fn a_compaction_beyond_the_high_watermark_is_found() {
+    is_found_in_a_cluster(cluster::Bug::CompactsBeyondWatermark);
 }
 
 #[test]

@@ -16,6 +16,10 @@ pub struct Seen {
     pub id: BatchId,
     /// How many records.
     pub count: i64,
+    /// The offset behind its last, whatever of its records compaction has left.
+    pub end: Offset,
+    /// Those of its records that have a key: offset, key, and whether it is a tombstone.
+    pub keyed: Vec<(Offset, u8, bool)>,
 }
 
 /// What the model knows of a partition.
@@ -29,6 +33,8 @@ pub struct Partition {
     idempotent: BTreeSet<BatchId>,
     /// Everything ever sent, with its number of records.
     sent: BTreeMap<BatchId, i64>,
+    /// Of the batches of a compacted topic: key of each record, and whether it is a tombstone.
+    keyed: BTreeMap<BatchId, Vec<(u8, bool)>>,
     /// What was promised of offsets in between was taken back once.
     excused: Option<(Offset, Offset)>,
     /// Highest log start that anybody may have caused or seen.
@@ -80,6 +86,12 @@ impl Model {
         }
     }
 
+    /// A batch of a compacted topic is on its way.
+    pub fn sent_keyed(&mut self, key: ReplicaKey, id: BatchId, records: Vec<(u8, bool)>) {
+        let Some(partition) = self.partitions.get_mut(&key) else { return };
+        partition.keyed.insert(id, records);
+    }
+
     /// A batch was acknowledged.
     pub fn acked(&mut self, key: ReplicaKey, base: Offset, id: BatchId) -> Result<(), Breach> {
         let Some(partition) = self.partitions.get_mut(&key) else { return Ok(()) };
@@ -120,8 +132,17 @@ impl Model {
     /// A client read a batch.
     pub fn read(&mut self, key: ReplicaKey, seen: &Seen) -> Result<(), Breach> {
         let Some(partition) = self.partitions.get_mut(&key) else { return Ok(()) };
+        if seen.count == 0 {
+            return match partition.keyed.is_empty() {
+                true => Err(format!("{key}: {seen:?} is empty")),
+                false => Ok(()),
+            };
+        }
         match partition.sent.get(&seen.id) {
             Some(count) if *count == seen.count => {}
+            Some(_) if partition.keyed.contains_key(&seen.id) => {
+                check_records(partition, key, seen)?;
+            }
             other => return Err(format!("{key}: {seen:?} was sent as {other:?}")),
         }
         fix(partition, key, seen.base_offset, seen.id)
@@ -137,7 +158,7 @@ impl Model {
     ) -> Result<(), Breach> {
         self.log_start(key, log_start)?;
         self.high_watermark(key, high_watermark)?;
-        self.replica(key, log_start, high_watermark, log)
+        self.log(key, log_start, high_watermark, log, true)
     }
 
     /// The whole of one replica was read. Another one may begin earlier, or let read less.
@@ -148,19 +169,36 @@ impl Model {
         high_watermark: Offset,
         log: &[Seen],
     ) -> Result<(), Breach> {
+        self.log(key, log_start, high_watermark, log, false)
+    }
+
+    fn log(
+        &mut self,
+        key: ReplicaKey,
+        log_start: Offset,
+        high_watermark: Offset,
+        log: &[Seen],
+        is_alone: bool,
+    ) -> Result<(), Breach> {
         for seen in log {
             self.read(key, seen)?;
         }
         let Some(partition) = self.partitions.get(&key) else { return Ok(()) };
         let mut due = log.first().map_or(high_watermark, |seen| seen.base_offset.min(log_start));
+        let is_compacted = !partition.keyed.is_empty();
         for seen in log {
-            if seen.base_offset != due && due >= log_start {
+            let follows = seen.base_offset == due || is_compacted && seen.base_offset > due;
+            if !follows && due >= log_start {
                 return Err(format!("{key}: {seen:?} follows {due}"));
             }
-            due = seen.base_offset.plus(seen.count);
+            due = seen.end;
         }
         if due != high_watermark && !log.is_empty() {
             return Err(format!("{key}: ends at {due} below its high watermark {high_watermark}"));
+        }
+        if is_compacted {
+            check_keys(partition, key, log_start, log, is_alone)?;
+            return Ok(());
         }
         let by_offset: BTreeMap<Offset, BatchId> =
             log.iter().map(|seen| (seen.base_offset, seen.id)).collect();
@@ -179,6 +217,69 @@ impl Model {
         }
         Ok(())
     }
+}
+
+/// What is left of a batch are records that were sent in it, each at its place.
+fn check_records(partition: &Partition, key: ReplicaKey, seen: &Seen) -> Result<(), Breach> {
+    let sent = &partition.keyed[&seen.id];
+    for (offset, name, is_tombstone) in &seen.keyed {
+        let place = offset.since(seen.base_offset) as usize;
+        if sent.get(place) != Some(&(*name, *is_tombstone)) {
+            return Err(format!("{key}: {seen:?} was sent as {sent:?}"));
+        }
+    }
+    Ok(())
+}
+
+/// Of every key the newest acknowledged record is there, or one that is newer, or it was a tombstone; and where one is
+/// gone, so is every older one. A follower may have taken older ones before its leader compacted what lies between: there
+/// a newer one has to be.
+fn check_keys(
+    partition: &Partition,
+    key: ReplicaKey,
+    log_start: Offset,
+    log: &[Seen],
+    is_alone: bool,
+) -> Result<(), Breach> {
+    let mut there: BTreeMap<u8, BTreeSet<Offset>> = BTreeMap::new();
+    for (offset, name, _) in log.iter().flat_map(|seen| &seen.keyed) {
+        there.entry(*name).or_default().insert(*offset);
+    }
+    let mut acked: BTreeMap<u8, BTreeMap<Offset, bool>> = BTreeMap::new();
+    let mut acked_ids = BTreeSet::new();
+    for (base, (id, _)) in &partition.acked {
+        acked_ids.insert(*id);
+        for (place, (name, is_tombstone)) in (0..).zip(&partition.keyed[id]) {
+            let offset = base.plus(place);
+            if offset >= log_start {
+                acked.entry(*name).or_default().insert(offset, *is_tombstone);
+            }
+        }
+    }
+    // One that nobody was told of may have been written all the same, and have gone again with all before it.
+    let unsure: BTreeSet<u8> = partition
+        .keyed
+        .iter()
+        .filter(|(id, _)| !acked_ids.contains(id))
+        .flat_map(|(_, records)| records.iter().filter(|record| record.1).map(|record| record.0))
+        .collect();
+    for (name, acked) in &acked {
+        let there = there.remove(name).unwrap_or_default();
+        let Some((newest, is_tombstone)) = acked.last_key_value() else { continue };
+        let is_superseded = there.last().is_some_and(|last| last >= newest);
+        if !is_superseded && !is_tombstone && !unsure.contains(name) {
+            return Err(format!("{key}: of key {name} the newest at {newest} is lost: {there:?}"));
+        }
+        for gone in acked.keys().filter(|offset| !there.contains(offset)) {
+            let has_newer = there.last().is_some_and(|last| last > gone);
+            if let Some(older) = there.range(log_start..*gone).next()
+                && (is_alone || !has_newer)
+            {
+                return Err(format!("{key}: of key {name} {gone} is gone and {older} is there"));
+            }
+        }
+    }
+    Ok(())
 }
 
 /// From now on the offset holds this batch.

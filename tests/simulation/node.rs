@@ -1,5 +1,9 @@
 //! The node's IO, performed one piece at a time: WAL writes, storage jobs, file preparation.
 
+mod wal_files;
+
+pub use self::wal_files::{wal_lines, wal_paths, write_durably};
+
 use std::collections::{BTreeMap, VecDeque};
 use std::io::{self, IoSlice};
 use std::path::{Path, PathBuf};
@@ -7,9 +11,9 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 use chronik_shards::format::record_batch::{Batches, StoredBatch};
 use chronik_shards::format::wal;
-use chronik_shards::format::wal_entry::{Commit, WalEntry};
+use chronik_shards::format::wal_entry::Commit;
 use chronik_shards::machine::effect::{
-    Effect, NoSpace, RecoveredPartition, SegmentMeta, StoreJob, StoreReply, WalStart,
+    Effect, LogView, NoSpace, RecoveredPartition, SegmentMeta, StoreJob, StoreReply, WalStart,
 };
 use chronik_shards::machine::input::{
     FetchData, FetchError, FetchInput, FetchPartition, PartitionConfig, PartitionSpec,
@@ -40,6 +44,7 @@ const LIMITS: ShardLimits = ShardLimits {
     fetch_waits_max: 64,
     seal_after_ms: 20,
     retention_interval_ms: 60_000,
+    compaction_interval_ms: 2_000,
     tail_cache_idle_ms: 30_000,
 };
 
@@ -71,6 +76,8 @@ pub struct Counts {
     pub led_runs: u64,
     /// A run of a partition that it follows did.
     pub followed_runs: u64,
+    /// Compaction put segments in the place of others.
+    pub swaps: u64,
 }
 
 /// A node that runs.
@@ -84,6 +91,8 @@ pub struct Node {
     pub has_gone_on: bool,
     /// What it did that is noted.
     pub did: Counts,
+    /// A deliberate bug: compaction does not stop at the high watermark.
+    pub compacts_too_far: bool,
     /// They hold what no checkpoint covers.
     pub has_uncovered: bool,
     /// What recovery said.
@@ -109,6 +118,8 @@ pub enum Pending {
     Job(usize),
     /// A shard's next WAL file.
     File(usize),
+    /// A step of a shard's compaction.
+    Compact(usize),
 }
 
 impl Node {
@@ -176,6 +187,7 @@ impl Node {
             disk: disk.clone(),
             has_failed: false,
             did: Counts::default(),
+            compacts_too_far: false,
             has_gone_on,
             has_uncovered,
             report,
@@ -263,8 +275,12 @@ impl Node {
         commit
     }
 
-    fn queue(&mut self, shard: usize, job: StoreJob) {
-        match &job {
+    fn queue(&mut self, shard: usize, mut job: StoreJob) {
+        match &mut job {
+            StoreJob::Compact { end_offset, .. } if self.compacts_too_far => {
+                *end_offset = Offset(i64::MAX);
+            }
+            StoreJob::SwapSegments { .. } => self.did.swaps += 1,
             StoreJob::Truncate { .. } => self.did.cuts += 1,
             StoreJob::AppendRuns { runs, .. } => {
                 for (key, _) in runs {
@@ -300,6 +316,9 @@ impl Node {
             if !shard.files_wanted.is_empty() {
                 found.push(Pending::File(index));
             }
+            if shard.store.is_compacting() {
+                found.push(Pending::Compact(index));
+            }
         }
         found
     }
@@ -321,6 +340,10 @@ impl Node {
                 let job = self.shards[shard].jobs.pop_front().expect("it is pending");
                 let replies = self.shards[shard].store.execute(job).map_err(io::Error::other)?;
                 self.answer(shard, now, replies, out);
+            }
+            Pending::Compact(shard) => {
+                let step = self.shards[shard].store.compact().map_err(io::Error::other)?;
+                self.answer(shard, now, step.replies, out);
             }
             Pending::File(shard) => {
                 let (seq, recycle) =
@@ -461,16 +484,26 @@ impl Node {
             FetchData::Nothing => Vec::new(),
             FetchData::Cached(batches) => batches,
             FetchData::InSegments { offset, end, .. } => {
-                let holds = |segment: &&SegmentMeta| segment.end_offset > offset;
-                let segment = view.iter().find(holds).expect("the machine names what is there");
-                self.read_segment(key, segment, offset, end)
+                self.read_segments(key, &view, offset, end)
             }
         };
         Ok((slice.log_start_offset, slice.high_watermark, batches))
     }
 
-    /// Reads batches of a segment that overlap `offset..end`.
-    pub fn read_segment(
+    /// Reads batches that overlap `offset..end`, out of one segment. Compaction may have left nothing at the end of one.
+    pub fn read_segments(
+        &self,
+        key: ReplicaKey,
+        view: &LogView,
+        offset: Offset,
+        end: Offset,
+    ) -> Vec<StoredBatch> {
+        let mut segments = view.iter().filter(|segment| segment.end_offset > offset);
+        let read = |segment| self.read_segment(key, segment, offset, end);
+        segments.find_map(|it| Some(read(it)).filter(|it| !it.is_empty())).unwrap_or_default()
+    }
+
+    fn read_segment(
         &self,
         key: ReplicaKey,
         segment: &SegmentMeta,
@@ -497,71 +530,6 @@ impl Node {
 /// Every topic has one name, out of its id; others may have had the same.
 pub fn topic_name(key: ReplicaKey) -> String {
     format!("topic-{}", key.topic_id.0[1])
-}
-
-/// What WAL files hold, a line a commit; for traces.
-pub fn wal_lines(disk: &SimDisk) -> Vec<String> {
-    let mut lines = Vec::new();
-    for (path, bytes) in wal_paths(disk) {
-        let name = path.file_name().and_then(|name| name.to_str()).expect("a WAL file's name");
-        let seq = wal::parse_file_name(name).expect("a WAL file's name");
-        let shard = path.ancestors().nth(2).and_then(|dir| dir.file_name()?.to_str()?.parse().ok());
-        let shard = ShardId(shard.expect("a shard's directory"));
-        let read = |position: u64, out: &mut [u8]| {
-            out.copy_from_slice(&bytes[position as usize..position as usize + out.len()]);
-            Ok(())
-        };
-        let mut scanner = wal::Scanner::new(shard, seq, bytes.len() as u64, read);
-        lines.push(format!("{}: unused {}", path.display(), {
-            bytes
-                .get(..wal::BLOCK_BYTES as usize)
-                .is_some_and(|block| wal::is_unused(block, shard, seq))
-        }));
-        while let Ok(Some(scanned)) = scanner.next_commit() {
-            let header = *scanned.header();
-            let entries = match scanned {
-                wal::Scanned::Commit { payload, .. } => {
-                    wal::decode_entries(&payload, header.entry_count).map_or_else(
-                        |error| error.to_string(),
-                        |entries| entries.iter().map(entry_line).collect::<Vec<_>>().join(", "),
-                    )
-                }
-                wal::Scanned::Damaged { .. } => "damaged".to_owned(),
-            };
-            let (lsn, durable, at) = (header.lsn, header.durable, header.position);
-            lines.push(format!("  {lsn} at {at}, durable {durable}: {entries}"));
-        }
-    }
-    lines
-}
-
-fn entry_line(entry: &WalEntry) -> String {
-    match entry {
-        WalEntry::Batch { key, batch } => {
-            format!("{key} {}..{}", batch.header.base_offset, batch.end_offset())
-        }
-        WalEntry::Opened { key, .. } => format!("{key} opened"),
-        WalEntry::LogStart { key, log_start_offset } => format!("{key} from {log_start_offset}"),
-        WalEntry::Truncated { key, end_offset } => format!("{key} cut at {end_offset}"),
-        WalEntry::Flushed { key, end_offset } => format!("{key} in segments to {end_offset}"),
-        WalEntry::Closed { key } => format!("{key} closed"),
-    }
-}
-
-/// Paths of WAL files on a disk.
-pub fn wal_paths(disk: &SimDisk) -> Vec<(PathBuf, Vec<u8>)> {
-    let is_wal = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "wal");
-    disk.files().into_iter().filter(|(path, _)| is_wal(path)).collect()
-}
-
-/// Overwrites a piece of a file, durably.
-pub fn write_durably(disk: &SimDisk, path: &Path, position: u64, bytes: &[u8]) {
-    let written = disk.open(path, OpenMode::Write).and_then(|file| {
-        disk.write_at(&file, position, &[IoSlice::new(bytes)])?;
-        disk.sync(&file)
-    });
-    // A disk that is about to die takes nothing more.
-    drop(written);
 }
 
 /// A moment.

@@ -3,7 +3,7 @@
 mod clients;
 mod faults;
 
-pub use self::clients::{seen, whole};
+pub use self::clients::{check_clean, fill, seen, whole};
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -52,6 +52,9 @@ pub enum Event {
     OtherShardCount,
     DamageRefused,
     DamageHarmless,
+    Compacted,
+    SegmentsSwapped,
+    CrashedInJob,
 }
 
 impl Event {
@@ -76,6 +79,9 @@ impl Event {
         Self::OtherShardCount,
         Self::DamageRefused,
         Self::DamageHarmless,
+        Self::Compacted,
+        Self::SegmentsSwapped,
+        Self::CrashedInJob,
     ];
 }
 
@@ -96,6 +102,8 @@ pub enum Bug {
     NamesTrusted,
     /// Recovery uses the numbers of torn commits again and leaves those readable.
     TornTailKept,
+    /// Compaction takes rewritten segments for durable that are in a cache only.
+    SwapUnsynced,
 }
 
 /// What a run came to.
@@ -270,8 +278,13 @@ impl World {
         self.trace(|| format!("{pending:?}"));
         let mut effects = Vec::new();
         let now = self.now();
+        let swaps = self.node.did.swaps;
+        let lies = self.bug == Some(Bug::SwapUnsynced) && matches!(pending, Pending::Compact(_));
+        self.disk.lie_about_file_syncs(lies);
         let performed = self.node.perform(now, pending, &mut effects);
+        self.disk.lie_about_file_syncs(false);
         performed.map_err(|error| format!("{pending:?}: {error}"))?;
+        (swaps..self.node.did.swaps).for_each(|_| self.note(Event::SegmentsSwapped));
         self.take(effects)
     }
 

@@ -9,6 +9,9 @@ use chronik_protocol::messages::create_topics_request::{
 use chronik_protocol::messages::delete_topics_request::DeleteTopicsRequest;
 use chronik_protocol::messages::fetch_request::{FetchPartition, FetchRequest, FetchTopic};
 use chronik_protocol::messages::fetch_response::{FetchResponse, PartitionData};
+use chronik_protocol::messages::incremental_alter_configs_request::{
+    AlterConfigsResource, AlterableConfig, IncrementalAlterConfigsRequest,
+};
 use chronik_protocol::messages::init_producer_id_request::InitProducerIdRequest;
 use chronik_protocol::messages::list_offsets_request::{
     ListOffsetsPartition, ListOffsetsRequest, ListOffsetsTopic,
@@ -337,4 +340,27 @@ pub fn init_producer(client: &mut Client) -> (i64, i16) {
         assert!(code.is_retriable() && Instant::now() < deadline, "InitProducerId: {code:?}");
         poll_pause();
     }
+}
+
+const TOPIC_RESOURCE: i8 = 2;
+const SET_CONFIG: i8 = 0;
+const DELETE_CONFIG: i8 = 1;
+
+/// Sets a key of a topic, or removes it.
+pub fn set_config(client: &mut Client, topic: &str, key: &str, value: Option<&str>) -> ErrorCode {
+    let request = IncrementalAlterConfigsRequest {
+        resources: vec![AlterConfigsResource {
+            resource_type: TOPIC_RESOURCE,
+            resource_name: topic.into(),
+            configs: vec![AlterableConfig {
+                name: key.into(),
+                config_operation: if value.is_some() { SET_CONFIG } else { DELETE_CONFIG },
+                value: value.map(KafkaString::from),
+                ..AlterableConfig::default()
+            }],
+            ..AlterConfigsResource::default()
+        }],
+        ..IncrementalAlterConfigsRequest::default()
+    };
+    error(client.call(1, &request).responses[0].error_code)
 }

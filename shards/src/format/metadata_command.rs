@@ -5,8 +5,6 @@
 //! Decoding checks the frame's CRC-32C and then validates the body; allocation is bounded by the
 //! input's own length.
 
-mod earlier;
-
 use rkyv::api::high::{HighDeserializer, HighSerializer, HighValidator};
 use rkyv::bytecheck::CheckBytes;
 use rkyv::rancor::Error as RkyvError;
@@ -379,11 +377,6 @@ impl MetadataCommand {
     pub fn decode(bytes: &[u8]) -> Result<Self, MetadataFormatError> {
         let frame = open(COMMAND_MAGIC, bytes)?;
         let unknown = MetadataFormatError::Unknown { kind: frame.kind, version: frame.version };
-        if frame.kind == kind::REGISTER_BROKER
-            && let Some(registration) = earlier::registration(frame.version, frame.body)
-        {
-            return registration.map(Self::RegisterBroker);
-        }
         if frame.version != version(frame.kind) {
             return Err(unknown);
         }

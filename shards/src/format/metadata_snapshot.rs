@@ -3,11 +3,6 @@
 //! One rkyv root in a [frame](super::metadata_frame). The records here are the layout; the machine
 //! turns its image into them and back.
 
-mod version_1;
-mod version_2;
-mod version_3;
-mod version_4;
-
 use rkyv::with::Map;
 use rkyv::{Archive, Deserialize, Serialize};
 
@@ -163,10 +158,6 @@ impl MetadataSnapshot {
         let frame = open(SNAPSHOT_MAGIC, bytes)?;
         match (frame.kind, frame.version) {
             (KIND, VERSION) => from_body(frame.body),
-            (KIND, 4) => from_body::<version_4::Snapshot>(frame.body).map(Self::from),
-            (KIND, 3) => from_body::<version_3::Snapshot>(frame.body).map(Self::from),
-            (KIND, 2) => from_body::<version_2::Snapshot>(frame.body).map(Self::from),
-            (KIND, 1) => from_body::<version_1::Snapshot>(frame.body).map(Self::from),
             (kind, version) => Err(MetadataFormatError::Unknown { kind, version }),
         }
     }

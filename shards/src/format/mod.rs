@@ -5,6 +5,8 @@
 
 pub mod batch_builder;
 pub mod checkpoint;
+pub mod cleaner_checkpoint;
+pub mod compacted_batch;
 pub mod compression;
 pub mod epoch_checkpoint;
 pub mod group_record;

@@ -7,6 +7,7 @@
 
 use std::borrow::Cow;
 
+use super::batch_builder::{put_length, put_nullable, put_varint};
 use super::compression::{self, Compression, CompressionError};
 use super::record_batch::{BatchError, BatchHeader, ProducedBatch, StoredBatch, seal};
 use crate::model::{Offset, TimestampMs};
@@ -47,6 +48,22 @@ pub struct Record<'a> {
     pub value: Option<&'a [u8]>,
     /// The headers.
     pub headers: Headers<'a>,
+}
+
+impl Record<'_> {
+    /// Appends the record with another timestamp delta. `body` is scratch.
+    pub(super) fn encode(&self, timestamp_delta: i64, body: &mut Vec<u8>, out: &mut Vec<u8>) {
+        body.clear();
+        body.push(0);
+        put_varint(body, timestamp_delta);
+        put_varint(body, self.offset_delta.into());
+        put_nullable(body, self.key);
+        put_nullable(body, self.value);
+        put_length(body, self.headers.count);
+        body.extend_from_slice(self.headers.encoded);
+        put_length(out, body.len());
+        out.extend_from_slice(body);
+    }
 }
 
 /// The headers of a record, already found well formed.
@@ -94,6 +111,9 @@ pub enum RecordFault {
     /// Its offset delta is not its place in the batch.
     #[error("has the wrong offset delta")]
     OffsetDelta,
+    /// It has no key where records are told apart by their keys.
+    #[error("has no key, and its topic is compacted: send a key, or set cleanup.policy=delete")]
+    NoKey,
     /// Bytes follow the last record.
     #[error("is the last, but bytes follow it")]
     Trailing,

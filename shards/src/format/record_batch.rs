@@ -40,6 +40,8 @@ const RECORD_BYTES_MIN: usize = 7;
 
 const CODEC_BITS: i16 = 0b111;
 const LOG_APPEND_TIME_BIT: i16 = 1 << 3;
+/// The base timestamp is when the batch's tombstones may go. Source: KIP-534.
+const DELETE_HORIZON_BIT: i16 = 1 << 6;
 
 const _: () = assert!(STAMPED_BYTES == MAGIC_AT && STAMPED_BYTES <= CRC_FROM);
 
@@ -179,7 +181,7 @@ pub struct BatchHeader {
     pub leader_epoch: LeaderEpoch,
     /// CRC-32C from the attributes to the end.
     pub crc: u32,
-    /// Codec in bits 0–2, timestamp type in bit 3, transactional in bit 4, control in bit 5.
+    /// Codec in bits 0–2, timestamp type in bit 3, transactional in bit 4, control in bit 5, delete horizon in bit 6.
     pub attributes: i16,
     /// Offset of the last record less `base_offset`.
     pub last_offset_delta: i32,
@@ -310,6 +312,30 @@ impl BatchHeader {
         self.attributes & Self::CONTROL_BIT != 0
     }
 
+    /// When the batch's tombstones may go, once compaction has met them. Source: KIP-534.
+    #[must_use]
+    pub const fn delete_horizon(&self) -> Option<TimestampMs> {
+        match self.attributes & DELETE_HORIZON_BIT {
+            0 => None,
+            _ => Some(self.base_timestamp),
+        }
+    }
+
+    /// The same header over records that count their times from `horizon`, when the tombstones among them may go.
+    pub(super) const fn with_delete_horizon(mut self, horizon: TimestampMs) -> Self {
+        self.attributes |= DELETE_HORIZON_BIT;
+        self.base_timestamp = horizon;
+        self
+    }
+
+    /// The header of the same offsets, producer and time without any record.
+    pub(super) const fn emptied(mut self) -> Self {
+        self.attributes &= !(CODEC_BITS | DELETE_HORIZON_BIT);
+        self.base_timestamp = self.max_timestamp;
+        self.record_count = 0;
+        self
+    }
+
     /// What the idempotent producer says, or `None` without one.
     #[must_use]
     pub const fn idempotence(&self) -> Option<Idempotence> {
@@ -363,6 +389,15 @@ fn field<const N: usize>(head: &[u8; HEADER_BYTES], at: usize) -> [u8; N] {
     let mut value = [0; N];
     value.copy_from_slice(&head[at..at + N]);
     value
+}
+
+/// A batch of a log, of `header` and `records`: fills in the length and the CRC.
+///
+/// # Errors
+/// [`BatchError::Length`] where the records do not fit the length field.
+pub(super) fn seal_stored(header: BatchHeader, records: &[u8]) -> Result<StoredBatch, BatchError> {
+    let ProducedBatch { header, bytes } = seal(header, records)?;
+    Ok(StoredBatch { header, bytes })
 }
 
 /// A batch of `header` and `records`: fills in the length and the CRC.

@@ -2,7 +2,8 @@
 //!
 //! A broker that stored records which do not parse would hand every consumer a batch that it cannot get
 //! past. So each record is walked before its batch enters a log: well formed, in its place without holes,
-//! as many as the header counts, nothing behind the last. What keys, values and headers hold is not looked at.
+//! as many as the header counts, nothing behind the last; where a topic is compacted, with a key. What keys, values and
+//! headers hold is not looked at.
 //!
 //! The walk goes along with the decompression and keeps nothing but its place: whatever a batch expands to,
 //! memory stays that of one piece (see [`super::compression::Pieces`]). It can be left between two pieces, so
@@ -38,16 +39,30 @@ impl ProducedBatch {
     /// # Errors
     /// [`BatchError::Compression`], [`BatchError::Codec`], [`BatchError::Record`].
     pub fn check_records(&self, limit_bytes: usize) -> Result<TimestampMs, BatchError> {
-        let mut check = self.record_check(limit_bytes)?;
-        loop {
-            if let Some(latest) = check.advance(usize::MAX)? {
-                return Ok(latest);
-            }
-        }
+        self.record_check(limit_bytes)?.finish()
     }
 }
 
 impl RecordCheck<'_> {
+    /// Whether a record without a key is refused, as [`RecordFault::NoKey`].
+    #[must_use]
+    pub fn requires_keys(mut self, requires_keys: bool) -> Self {
+        self.place.requires_keys = requires_keys;
+        self
+    }
+
+    /// Walks all that is left. Returns the latest time of the records.
+    ///
+    /// # Errors
+    /// As [`RecordCheck::advance`].
+    pub fn finish(mut self) -> Result<TimestampMs, BatchError> {
+        loop {
+            if let Some(latest) = self.advance(usize::MAX)? {
+                return Ok(latest);
+            }
+        }
+    }
+
     /// Walks on, over `bytes` or little more. The latest time of the records once all are walked; not to
     /// be called again then, nor after an error.
     ///
@@ -80,12 +95,14 @@ struct Place {
     cut: Option<CutRecord>,
     base_timestamp: TimestampMs,
     latest: TimestampMs,
+    requires_keys: bool,
 }
 
 impl Place {
     fn first(header: &BatchHeader) -> Self {
         let (count, base_timestamp) = (header.record_count, header.base_timestamp);
-        Self { next: 0, count, cut: None, base_timestamp, latest: TimestampMs(i64::MIN) }
+        let latest = TimestampMs(i64::MIN);
+        Self { next: 0, count, cut: None, base_timestamp, latest, requires_keys: false }
     }
 
     fn walk(&mut self, piece: &[u8]) -> Result<(), BatchError> {
@@ -102,12 +119,14 @@ impl Place {
             }
             let begin = reader.0;
             if let Some(record) = Ordinary::at(begin) {
-                self.pass(record.timestamp_delta, record.offset_delta)?;
+                self.pass(record.timestamp_delta, record.offset_delta, record.has_key)?;
                 reader.0 = &begin[record.bytes..];
                 continue;
             }
             match reader.record() {
-                Ok(record) => self.pass(record.timestamp_delta, record.offset_delta)?,
+                Ok(record) => {
+                    self.pass(record.timestamp_delta, record.offset_delta, record.key.is_some())?;
+                }
                 Err(RecordFault::Truncated) => {
                     // By the end of the piece, or by its own length: only a closer look can tell.
                     reader.0 = begin;
@@ -123,16 +142,24 @@ impl Place {
     fn walk_cut(&mut self, reader: &mut Reader<'_>) -> Result<(), BatchError> {
         let Some(mut cut) = self.cut.take() else { return Ok(()) };
         match cut.walk(reader) {
-            Ok(true) => self.pass(cut.timestamp_delta, cut.offset_delta)?,
+            Ok(true) => self.pass(cut.timestamp_delta, cut.offset_delta, cut.has_key)?,
             Ok(false) => self.cut = Some(cut),
             Err(fault) => return Err(self.fault(fault)),
         }
         Ok(())
     }
 
-    fn pass(&mut self, timestamp_delta: i64, offset_delta: i32) -> Result<(), BatchError> {
+    fn pass(
+        &mut self,
+        timestamp_delta: i64,
+        offset_delta: i32,
+        has_key: bool,
+    ) -> Result<(), BatchError> {
         if offset_delta != self.next {
             return Err(self.fault(RecordFault::OffsetDelta));
+        }
+        if self.requires_keys && !has_key {
+            return Err(self.fault(RecordFault::NoKey));
         }
         // Saturating, because both numbers are the producer's.
         let timestamp = TimestampMs(self.base_timestamp.0.saturating_add(timestamp_delta));
@@ -160,6 +187,7 @@ struct Ordinary {
     bytes: usize,
     timestamp_delta: i64,
     offset_delta: i32,
+    has_key: bool,
 }
 
 /// More than the numbers before a key take, and a power of two, so that no place in it is out of bounds.
@@ -186,6 +214,7 @@ impl Ordinary {
             bytes: bytes_end,
             timestamp_delta: timestamp_delta.into(),
             offset_delta,
+            has_key: key >= 0,
         })
     }
 }
@@ -226,6 +255,7 @@ struct CutRecord {
     headers: i32,
     timestamp_delta: i64,
     offset_delta: i32,
+    has_key: bool,
 }
 
 /// What comes next; keys and values are passed over behind their lengths.
@@ -306,6 +336,7 @@ impl CutRecord {
                 Field::KeyLength
             }
             Field::KeyLength => {
+                self.has_key = number >= 0;
                 self.skip_nullable(number)?;
                 Field::ValueLength
             }

@@ -61,8 +61,8 @@ pub struct Source<'a> {
     pub directory: &'a Path,
     /// Its segments when the read was decided.
     pub view: &'a LogView,
-    /// Whether the shard still has the partition.
-    pub still_here: &'a dyn Fn() -> bool,
+    /// Whether the shard still has the partition, with the segments of `view` in the files of their names.
+    pub is_current: &'a dyn Fn() -> bool,
 }
 
 /// Which records.
@@ -105,6 +105,7 @@ pub enum ReadError {
 #[derive(Clone, Copy, Debug)]
 struct Position {
     base: Offset,
+    generation: u32,
     position: u64,
 }
 
@@ -120,7 +121,7 @@ pub struct LogReader {
     files: SegmentFiles,
     /// By partition and next offset.
     positions: RefCell<Lru<(ReplicaKey, Offset), Position>>,
-    indexes: RefCell<Lru<(ReplicaKey, Offset, SegmentFile), CachedIndex>>,
+    indexes: RefCell<Lru<(ReplicaKey, Offset, SegmentFile, u32), CachedIndex>>,
 }
 
 impl LogReader {
@@ -137,7 +138,7 @@ impl LogReader {
     pub fn forget(&self, key: ReplicaKey) {
         self.files.forget(key);
         self.positions.borrow_mut().retain(|(known, _)| *known != key);
-        self.indexes.borrow_mut().retain(|(known, _, _)| *known != key);
+        self.indexes.borrow_mut().retain(|(known, ..)| *known != key);
     }
 
     /// How reads were answered so far.
@@ -204,7 +205,8 @@ impl LogReader {
                 return Ok(Some(Bytes::new()));
             }
             let position = piece.position + stop as u64;
-            let reached = Position { base: segment.base_offset, position };
+            let (base, generation) = (segment.base_offset, source.view.generation);
+            let reached = Position { base, generation, position };
             self.positions.borrow_mut().insert((source.key, next), reached, 1);
             return Ok(Some(piece.bytes.slice(start..stop)));
         }
@@ -217,7 +219,8 @@ impl LogReader {
         segment: &SegmentMeta,
     ) -> Result<Rc<BufferedFile>, ReadError> {
         let base = segment.base_offset;
-        let opened = self.files.log(source.key, source.directory, base, source.still_here).await;
+        let name = (source.key, base, source.view.generation);
+        let opened = self.files.log(name, source.directory, source.is_current).await;
         opened.map_err(|error| read_error(base, error))
     }
 
@@ -232,7 +235,9 @@ impl LogReader {
         let base = segment.base_offset;
         let known = self.positions.borrow_mut().get(&(source.key, offset)).copied();
         let position = match known {
-            Some(known) if known.base == base => known.position,
+            Some(known) if known.base == base && known.generation == source.view.generation => {
+                known.position
+            }
             _ if segment.bytes <= INDEX_INTERVAL_BYTES || offset == base => 0,
             _ => {
                 let index = self.index(source, segment, SegmentFile::Index).await?;
@@ -252,7 +257,7 @@ impl LogReader {
         kind: SegmentFile,
     ) -> Result<Rc<[u8]>, ReadError> {
         let base = segment.base_offset;
-        let name = (source.key, base, kind);
+        let name = (source.key, base, kind, source.view.generation);
         if let Some(cached) = self.indexes.borrow_mut().get(&name)
             && segment.bytes.saturating_sub(cached.log_bytes) <= INDEX_STALE_BYTES
         {
@@ -265,10 +270,11 @@ impl LogReader {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Rc::default(),
             Err(error) => return Err(read_error(base, error)),
         };
-        if (source.still_here)() {
-            let cached = CachedIndex { bytes: Rc::clone(&bytes), log_bytes: segment.bytes };
-            self.indexes.borrow_mut().insert(name, cached, bytes.len().max(64));
+        if !(source.is_current)() {
+            return Err(ReadError::Gone);
         }
+        let cached = CachedIndex { bytes: Rc::clone(&bytes), log_bytes: segment.bytes };
+        self.indexes.borrow_mut().insert(name, cached, bytes.len().max(64));
         Ok(bytes)
     }
 }

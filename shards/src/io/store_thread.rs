@@ -1,22 +1,27 @@
-//! The storage thread of a shard: file work that blocks, one job after the other.
+//! The storage thread of a shard: file work that blocks, one job after the other, and compaction between them.
 //!
 //! The shard never waits for it. Jobs that find the channel full stay in a queue on the shard until
 //! replies make room. That queue is bounded by what the machine has outstanding: one round, which is
 //! an append per partition and a checkpoint, one group of large runs, and per partition at most one each of open, configure,
 //! roll, delete and remove, since each waits for its reply before the machine gives it again.
+//!
+//! Compaction goes in short steps with rests that are longer than the steps. A job that comes meanwhile waits for no
+//! more than one step.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::io;
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
-use crossbeam::channel::{Receiver, Sender, TrySendError, bounded};
+use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounded};
 
 use super::inbox::InboxSender;
 use super::process::{ProcessMask, THREAD_PREFIX, stand_back, stop_process};
 use crate::machine::effect::{StoreJob, StoreReply};
 use crate::model::ShardId;
 use crate::store::SegmentStore;
+use crate::store::cleaner::CompactionStep;
 use crate::store::disk::Disk;
 
 /// Jobs handed over and not begun.
@@ -33,6 +38,24 @@ pub trait Storage: Send {
     /// Only such after which the process must stop; it does.
     fn execute(&mut self, job: StoreJob) -> Result<Vec<StoreReply>, StorageError>;
 
+    /// Whether [`Storage::compact`] has something to do.
+    fn is_compacting(&self) -> bool {
+        false
+    }
+
+    /// Goes on with the compaction under way, for a moment.
+    ///
+    /// # Errors
+    /// As [`Storage::execute`].
+    fn compact(&mut self) -> Result<CompactionStep, StorageError> {
+        Ok(CompactionStep::default())
+    }
+
+    /// How long compaction rests after a step that took so long and moved so many bytes.
+    fn compaction_rest(&self, worked: Duration, _bytes: u64) -> Duration {
+        worked
+    }
+
     /// Ends in order, after the last job.
     ///
     /// # Errors
@@ -46,6 +69,18 @@ where
 {
     fn execute(&mut self, job: StoreJob) -> Result<Vec<StoreReply>, StorageError> {
         Ok(SegmentStore::execute(self, job)?)
+    }
+
+    fn is_compacting(&self) -> bool {
+        SegmentStore::is_compacting(self)
+    }
+
+    fn compact(&mut self) -> Result<CompactionStep, StorageError> {
+        Ok(SegmentStore::compact(self)?)
+    }
+
+    fn compaction_rest(&self, worked: Duration, bytes: u64) -> Duration {
+        self.cleaner_limits().rest_after(worked, bytes)
     }
 
     fn finish(self: Box<Self>) -> Result<(), StorageError> {
@@ -87,13 +122,31 @@ fn run(
     replies: &InboxSender<StoreReply>,
     mut storage: Box<dyn Storage>,
 ) -> Result<(), StorageError> {
-    while let Ok(job) = queue.recv() {
-        for reply in storage.execute(job)? {
+    let send = |all: Vec<StoreReply>| {
+        for reply in all {
             // The shard ends first only when it is cut off; what is stored stays stored.
             let _ = replies.send(reply);
         }
+    };
+    let mut compact_at = Instant::now();
+    loop {
+        let job = match storage.is_compacting() {
+            // A short step is due: it is short, and jobs without end must not hold it up for ever.
+            true if compact_at <= Instant::now() => Err(RecvTimeoutError::Timeout),
+            true => queue.recv_deadline(compact_at),
+            false => queue.recv().map_err(|_| RecvTimeoutError::Disconnected),
+        };
+        match job {
+            Ok(job) => send(storage.execute(job)?),
+            Err(RecvTimeoutError::Timeout) => {
+                let begun = Instant::now();
+                let step = storage.compact()?;
+                send(step.replies);
+                compact_at = Instant::now() + storage.compaction_rest(begun.elapsed(), step.bytes);
+            }
+            Err(RecvTimeoutError::Disconnected) => return storage.finish(),
+        }
     }
-    storage.finish()
 }
 
 impl StoreQueue {

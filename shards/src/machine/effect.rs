@@ -1,5 +1,6 @@
 //! What a shard's machine wants done. The loop performs effects in order and feeds results back.
 
+use std::fmt;
 use std::sync::Arc;
 
 use super::group::GroupResponse;
@@ -120,6 +121,26 @@ pub enum StoreJob {
         /// Segments that end at or below go; never the active one.
         log_start_offset: Offset,
     },
+    /// Compact the log: of every key only the newest record stays, at its offset. Done in small steps between other jobs;
+    /// one at a time. Answered by [`StoreReply::SegmentsRewritten`], once or several times, and at the end by
+    /// [`StoreReply::Compacted`], unless the partition is cut, removed or fenced before.
+    Compact {
+        /// Whose.
+        key: ReplicaKey,
+        /// Names this compaction.
+        id: u64,
+        /// Segments that end at or below are compacted.
+        end_offset: Offset,
+        /// For tombstones.
+        now: TimestampMs,
+    },
+    /// Put the rewritten segments in the place of the old ones. Answered by [`StoreReply::Swapped`].
+    SwapSegments {
+        /// Whose.
+        key: ReplicaKey,
+        /// Of which compaction.
+        id: u64,
+    },
     /// What lies at `end_offset` and behind is void: cut the segments there.
     Truncate {
         /// Whose.
@@ -169,6 +190,31 @@ pub enum StoreReply {
         /// Idempotent producers as of their end.
         producers: Vec<ProducerCheckpoint>,
     },
+    /// Rewritten segments are durable beside the old ones: exchange them.
+    SegmentsRewritten {
+        /// Whose.
+        key: ReplicaKey,
+        /// Of which compaction.
+        id: u64,
+    },
+    /// The answer to [`StoreJob::SwapSegments`]: they were exchanged, or the compaction was over before.
+    Swapped {
+        /// Whose.
+        key: ReplicaKey,
+        /// How they are now.
+        view: LogView,
+    },
+    /// A compaction came to its end.
+    Compacted {
+        /// Whose.
+        key: ReplicaKey,
+        /// Which one.
+        id: u64,
+        /// How the segments are now.
+        view: LogView,
+        /// What it came to.
+        result: Result<CompactionReport, CompactionFailure>,
+    },
     /// A checkpoint is durable.
     Checkpointed {
         /// Its number: WAL files that end at or below are free.
@@ -205,12 +251,70 @@ impl StoreReply {
         match self {
             Self::Segments { key, .. }
             | Self::Truncated { key, .. }
+            | Self::SegmentsRewritten { key, .. }
+            | Self::Swapped { key, .. }
+            | Self::Compacted { key, .. }
             | Self::Removed { key }
             | Self::Failed { key, .. } => Some(*key),
             Self::NoSpace { key } => *key,
             Self::RunsDone | Self::Checkpointed { .. } | Self::Leftovers { .. } => None,
         }
     }
+}
+
+/// What a compaction did.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct CompactionReport {
+    /// Bytes of the segments before.
+    pub bytes_before: u64,
+    /// Bytes of the segments after.
+    pub bytes_after: u64,
+    /// Records before.
+    pub records_before: u64,
+    /// Records after.
+    pub records_after: u64,
+    /// Segments before.
+    pub segments_before: u64,
+    /// Segments after.
+    pub segments_after: u64,
+    /// Keys in the part that was dirty.
+    pub keys: u64,
+    /// Up to here the log is compacted now.
+    pub end_offset: Offset,
+    /// Whether there was more, for which the table of keys had no room.
+    pub was_map_full: bool,
+}
+
+impl fmt::Display for CompactionReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "up to {}: {} bytes of {} in {} segments of {}, {} records of {}, {} keys{}",
+            self.end_offset,
+            self.bytes_after,
+            self.bytes_before,
+            self.segments_after,
+            self.segments_before,
+            self.records_after,
+            self.records_before,
+            self.keys,
+            if self.was_map_full { ", all that log.cleaner.dedupe.buffer.size holds" } else { "" }
+        )
+    }
+}
+
+/// Why a compaction ended early.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum CompactionFailure {
+    /// The disk had no room for the rewritten segments.
+    #[error("the disk has no room")]
+    NoSpace,
+    /// The segments that it worked on are no more.
+    #[error("its segments have changed")]
+    Overtaken,
+    /// Records could not be read, or files could not be written.
+    #[error("{0}")]
+    Unreadable(String),
 }
 
 /// The segments of a partition, oldest first.
@@ -220,6 +324,12 @@ pub struct LogView {
     pub sealed: Arc<[SegmentMeta]>,
     /// Being written; `None` before the first append.
     pub active: Option<SegmentMeta>,
+    /// Below it, every key is there once at most.
+    pub first_dirty_offset: Offset,
+    /// Below it, compaction may have taken offsets out.
+    pub holes_end: Offset,
+    /// Grows whenever other files get the names of these.
+    pub generation: u32,
 }
 
 impl LogView {

@@ -29,6 +29,16 @@ pub struct PartitionConfig {
     pub retention_bytes: Option<u64>,
     /// Whether `cleanup.policy` contains `delete`.
     pub cleanup_delete: bool,
+    /// Whether `cleanup.policy` contains `compact`.
+    pub cleanup_compact: bool,
+    /// `delete.retention.ms`: how long compaction keeps a tombstone.
+    pub delete_retention_ms: i64,
+    /// `min.cleanable.dirty.ratio`, in millionths.
+    pub min_cleanable_dirty_ppm: u32,
+    /// `min.compaction.lag.ms`: younger records are not compacted.
+    pub min_compaction_lag_ms: i64,
+    /// `max.compaction.lag.ms`: older records are, however few they are; `None` is no limit.
+    pub max_compaction_lag_ms: Option<i64>,
     /// Whether `message.timestamp.type` is `LogAppendTime`.
     pub log_append_time: bool,
     /// `message.timestamp.before.max.ms`; `None` is no limit.
@@ -52,6 +62,11 @@ impl Default for PartitionConfig {
             retention_ms: Some(7 * 24 * 3600 * 1000),
             retention_bytes: None,
             cleanup_delete: true,
+            cleanup_compact: false,
+            delete_retention_ms: 24 * 3600 * 1000,
+            min_cleanable_dirty_ppm: 500_000,
+            min_compaction_lag_ms: 0,
+            max_compaction_lag_ms: None,
             log_append_time: false,
             timestamp_before_max_ms: None,
             timestamp_after_max_ms: Some(3_600_000),
@@ -152,6 +167,9 @@ pub enum ProduceError {
         /// What came.
         found: i32,
     },
+    /// The batch is in the log, as far as the producer's acks ask for, and its offset is not remembered.
+    #[error("the batch is in the log already, older than those whose offsets are remembered")]
+    DuplicateSequence,
     /// A newer incarnation of the producer is known.
     #[error("producer {producer_id}: epoch {found} is older than {current}")]
     InvalidProducerEpoch {

@@ -31,6 +31,8 @@ pub struct ShardLimits {
     pub seal_after_ms: u64,
     /// How often retention and the expiry of producers look around.
     pub retention_interval_ms: u64,
+    /// How often compaction looks around while there is something that it may be waiting for.
+    pub compaction_interval_ms: u64,
 }
 
 impl Default for ShardLimits {
@@ -50,6 +52,7 @@ impl Default for ShardLimits {
             fetch_waits_max: 65_536,
             seal_after_ms: 20,
             retention_interval_ms: 5 * 60 * 1000,
+            compaction_interval_ms: 15_000,
         }
     }
 }

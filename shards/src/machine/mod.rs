@@ -3,6 +3,7 @@
 //! No clock, no randomness, no files, no sockets, no async. What may be acknowledged is decided here
 //! and only here; the simulator runs this same code.
 
+pub mod compaction;
 pub mod controller;
 pub mod coordinators;
 pub mod effect;

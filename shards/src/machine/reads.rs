@@ -136,6 +136,20 @@ impl ShardMachine {
         self.partitions.find(&key).map(|partition| partition.view.clone())
     }
 
+    /// Whether a partition is here and its segments are in the files that have their names, as when its view had this
+    /// generation.
+    #[must_use]
+    pub fn is_view_current(&self, key: ReplicaKey, generation: u32) -> bool {
+        let found = self.partitions.find(&key);
+        found.is_some_and(|found| found.view.generation == generation && !found.is_swapping)
+    }
+
+    /// Whether files of a partition are being exchanged at this moment.
+    #[must_use]
+    pub fn is_swapping(&self, key: ReplicaKey) -> bool {
+        self.partitions.find(&key).is_some_and(|found| found.is_swapping)
+    }
+
     /// Readable batches at or after `offset` that are not in segments yet.
     #[must_use]
     pub fn cached_from(&self, key: ReplicaKey, offset: Offset) -> Vec<StoredBatch> {

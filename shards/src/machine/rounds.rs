@@ -40,6 +40,8 @@ enum Phase {
     },
     Checkpointing {
         lsn: Lsn,
+        /// Whether it covers all that was durable at the cut.
+        covers_cut: bool,
         /// Whether it found no space, so that it is not with the store.
         is_refused: bool,
     },
@@ -176,6 +178,9 @@ impl Rounds {
             outstanding += 1;
             append(now, slot, partitions, out);
         }
+        for (_, partition) in partitions.iter_mut() {
+            partition.covering_end = partition.durable_end;
+        }
         self.phase = Phase::Appending { lsn, outstanding, refused: Vec::new() };
         self.checkpoint_if_appended(partitions, out);
     }
@@ -237,13 +242,18 @@ impl Rounds {
     ///
     /// # Panics
     /// When it was not asked for.
-    pub fn checkpointed(&mut self, lsn: Lsn) -> Lsn {
-        let Phase::Checkpointing { lsn: asked, .. } = self.phase else {
+    pub fn checkpointed(&mut self, lsn: Lsn, partitions: &mut Partitions) -> Lsn {
+        let Phase::Checkpointing { lsn: asked, covers_cut, .. } = self.phase else {
             panic!("no checkpoint at {lsn:?} was asked for");
         };
         assert_eq!(lsn, asked, "the checkpoint asked for");
         assert!(lsn >= self.checkpointed, "checkpoints only grow");
         self.checkpointed = lsn;
+        if covers_cut {
+            for (_, partition) in partitions.iter_mut().filter(|(_, found)| !found.has_failed) {
+                partition.covered_end = partition.covering_end;
+            }
+        }
         self.phase = Phase::Idle;
         self.lacks_space = false;
         lsn
@@ -278,7 +288,7 @@ impl Rounds {
                     append(now, slot, partitions, out);
                 }
             }
-            Phase::Checkpointing { lsn, is_refused } => {
+            Phase::Checkpointing { lsn, is_refused, .. } => {
                 if std::mem::take(is_refused) {
                     checkpoint(*lsn, partitions, out);
                 }
@@ -310,7 +320,8 @@ impl Rounds {
     fn checkpoint_if_appended(&mut self, partitions: &Partitions, out: &mut Vec<Effect>) {
         if let Phase::Appending { lsn: cut, outstanding: 0, .. } = self.phase {
             let lsn = self.held.values().copied().min().map_or(cut, |held| held.min(cut));
-            self.phase = Phase::Checkpointing { lsn, is_refused: false };
+            let covers_cut = lsn == cut;
+            self.phase = Phase::Checkpointing { lsn, covers_cut, is_refused: false };
             checkpoint(lsn, partitions, out);
         }
     }

@@ -7,6 +7,7 @@
 use std::collections::BTreeSet;
 
 use super::acks::Requests;
+use super::compaction::Compaction;
 use super::coordinators::Coordinators;
 use super::effect::{Effect, LogView, NoSpace, RecoveredPartition, StoreJob, StoreReply, WalStart};
 use super::fetch_waits::FetchWaits;
@@ -52,6 +53,7 @@ pub struct ShardMachine {
     pub(super) waits: FetchWaits,
     /// When retention looks around next; `None` when there is nothing it could ever remove.
     pub(super) next_retention: Option<MonotonicMicros>,
+    pub(super) compaction: Compaction,
     /// `None` on a node without peers.
     pub(super) replication: Option<Replication>,
     pub(super) coordinators: Coordinators,
@@ -94,6 +96,7 @@ impl ShardMachine {
             cache: CacheOrder::default(),
             waits: FetchWaits::default(),
             next_retention: None,
+            compaction: Compaction::default(),
             replication: None,
             coordinators: Coordinators::default(),
         }
@@ -136,6 +139,7 @@ impl ShardMachine {
             self.insert_partition(Partition::new(spec, recovered), is_ahead, out);
         }
         self.arm_retention(now.monotonic);
+        self.arm_compaction(now.monotonic);
         self.pump(now, out);
     }
 
@@ -181,6 +185,7 @@ impl ShardMachine {
         if partition.config == config {
             return;
         }
+        partition.is_uncleanable = false;
         partition.config = config.clone();
         out.push(Effect::Store(StoreJob::Configure { key, config }));
         // What was appended may count from now on.
@@ -188,6 +193,7 @@ impl ShardMachine {
         // Retention may want something else now: let the next tick look.
         if self.life == Life::Running {
             self.next_retention = Some(MonotonicMicros(0));
+            self.arm_compaction(MonotonicMicros(0));
         }
     }
 
@@ -205,6 +211,7 @@ impl ShardMachine {
         self.runs.forget(slot);
         self.detach_streams(slot, StreamFailure::UnknownPartition);
         self.cache.forgot(partition.tail.clear(), &self.partitions);
+        self.abandon_compaction(now.monotonic, &key);
         self.rounds.release(&key);
         if partition.append_target.is_some() {
             self.rounds.append_done(&self.partitions, out);
@@ -270,10 +277,17 @@ impl ShardMachine {
             StoreReply::Segments { key, view } => self.take_view(now, key, view, out),
             StoreReply::RunsDone => self.large_runs_done(),
             StoreReply::Checkpointed { lsn } => {
-                let lsn = self.rounds.checkpointed(lsn);
+                let lsn = self.rounds.checkpointed(lsn, &mut self.partitions);
                 self.wal.checkpointed(lsn);
+                self.arm_compaction(now.monotonic);
             }
             reply @ StoreReply::Truncated { .. } => self.segments_truncated(reply),
+            StoreReply::SegmentsRewritten { key, id } => self.segments_rewritten(key, id, out),
+            StoreReply::Swapped { key, view } => self.segments_swapped(now, key, view, out),
+            StoreReply::Compacted { key, id, view, result } => {
+                self.take_view(now, key, view, out);
+                self.compacted(now, key, id, result);
+            }
             StoreReply::NoSpace { key } => {
                 let whose = key.and_then(|key| Some((self.partitions.slot(&key)?, key)));
                 if key.is_none() || whose.is_some() {
@@ -300,6 +314,7 @@ impl ShardMachine {
             self.removals.next_deadline(),
             self.cache.idle_deadline(self.limits.tail_cache_idle_ms),
             self.next_retention,
+            self.compaction.next_deadline(),
             self.next_peer_deadline(),
             self.next_group_deadline(),
         ];
@@ -324,6 +339,7 @@ impl ShardMachine {
         if self.next_retention.is_some_and(|at| at <= now.monotonic) {
             self.run_retention(now, out);
         }
+        self.look_for_dirt(now, out);
         self.pump(now, out);
     }
 
@@ -358,6 +374,7 @@ impl ShardMachine {
         }
         self.life = Life::Stopping;
         self.next_retention = None;
+        self.compaction.stop();
         self.refuse_parked(now, &ProduceError::Stopping, out);
         self.end_coordinators(now, out);
         self.waits.expire(MonotonicMicros(u64::MAX), &mut self.partitions, out);
@@ -489,7 +506,13 @@ impl ShardMachine {
         }
     }
 
-    fn take_view(&mut self, now: Now, key: ReplicaKey, view: LogView, out: &mut Vec<Effect>) {
+    pub(super) fn take_view(
+        &mut self,
+        now: Now,
+        key: ReplicaKey,
+        view: LogView,
+        out: &mut Vec<Effect>,
+    ) {
         let Some(slot) = self.partitions.slot(&key) else { return };
         let partition = self.partitions.get_mut(slot).expect("a key names an open slot");
         // Until the cut is answered, answers speak of what is void.
@@ -514,6 +537,7 @@ impl ShardMachine {
 
     fn fail_partition(&mut self, now: Now, key: ReplicaKey, out: &mut Vec<Effect>) {
         self.cut_is_over(&key);
+        self.abandon_compaction(now.monotonic, &key);
         self.end_coordinator(now, &key, out);
         let Some(slot) = self.partitions.slot(&key) else { return };
         let partition = self.partitions.get_mut(slot).expect("a key names an open slot");

@@ -432,7 +432,7 @@ impl Bench {
                 };
                 let kept = |segment: &SegmentMeta| segment.base_offset < end_offset;
                 let all: Vec<_> = view.iter().copied().filter(kept).map(cut).collect();
-                *view = LogView { active: None, sealed: all.into() };
+                *view = LogView { active: None, sealed: all.into(), ..LogView::default() };
                 let (view, producers) = (view.clone(), Vec::new());
                 return Some(StoreReply::Truncated { key, view, producers });
             }
@@ -441,7 +441,11 @@ impl Bench {
                 self.views.remove(&key);
                 return Some(StoreReply::Removed { key });
             }
-            StoreJob::Configure { .. } => return None,
+            StoreJob::Configure { .. } | StoreJob::Compact { .. } => return None,
+            StoreJob::SwapSegments { key, .. } => {
+                let view = self.views.entry(key).or_default().clone();
+                return Some(StoreReply::Swapped { key, view });
+            }
         };
         let view = self.views.entry(key).or_default().clone();
         Some(StoreReply::Segments { key, view })
@@ -485,6 +489,8 @@ fn job_name(job: &StoreJob) -> String {
         StoreJob::DeleteSegments { log_start_offset, .. } => format!("delete {log_start_offset}"),
         StoreJob::Truncate { end_offset, .. } => format!("truncate {end_offset}"),
         StoreJob::Remove { .. } => "remove".into(),
+        StoreJob::Compact { .. } => "compact".into(),
+        StoreJob::SwapSegments { .. } => "swap".into(),
         StoreJob::RemoveLeftovers => "remove leftovers".into(),
     }
 }

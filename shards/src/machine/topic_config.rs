@@ -5,7 +5,7 @@
 //! is a defect. A topic's value is its override, else the broker's, else the default.
 //!
 //! Deliberately absent: changing a broker's values while it runs, and the keys of functions that
-//! this server does not have (compaction, tiering, quotas).
+//! this server does not have (tiering, quotas).
 
 mod alter;
 mod broker_keys;
@@ -190,6 +190,11 @@ impl BrokerConfig {
             auto_create_topics: self.effective("auto.create.topics.enable") == "true",
             retention_interval_ms: u64::try_from(number("log.retention.check.interval.ms"))
                 .unwrap_or(u64::MAX),
+            compaction_interval_ms: positive("log.cleaner.backoff.ms"),
+            compaction_map_bytes: size("log.cleaner.dedupe.buffer.size"),
+            compaction_bytes_per_second_max: Some(number("log.cleaner.io.max.bytes.per.second"))
+                .filter(|limit| *limit != i64::MAX)
+                .and_then(|limit| u64::try_from(limit).ok()),
             socket_request_max_bytes: size("socket.request.max.bytes"),
             connections_max_idle_ms: positive("connections.max.idle.ms"),
             replica_lag_time_max_ms: positive("replica.lag.time.max.ms"),
@@ -244,6 +249,12 @@ pub struct BrokerSettings {
     pub auto_create_topics: bool,
     /// `log.retention.check.interval.ms`.
     pub retention_interval_ms: u64,
+    /// `log.cleaner.backoff.ms`.
+    pub compaction_interval_ms: u64,
+    /// `log.cleaner.dedupe.buffer.size`: of all shards together.
+    pub compaction_map_bytes: usize,
+    /// `log.cleaner.io.max.bytes.per.second`: of all shards together; `None` is no limit.
+    pub compaction_bytes_per_second_max: Option<u64>,
     /// `socket.request.max.bytes`: a longer frame closes its connection.
     pub socket_request_max_bytes: usize,
     /// `connections.max.idle.ms`.
@@ -330,14 +341,25 @@ impl TopicSettings {
         let positive = |name| u64::try_from(number(name)).ok();
         let below_max = |name| Some(number(name)).filter(|value| *value != i64::MAX);
         let message_bytes = usize::try_from(number("max.message.bytes")).unwrap_or(0);
+        let policies = text("cleanup.policy");
+        let has_policy = |policy| value::list(&policies).any(|word| word == policy);
+        let cleanup_compact = has_policy("compact");
+        let max_compaction_lag_ms = below_max("max.compaction.lag.ms");
+        // What may not stay for longer must not stay in a segment that is written either.
+        let lag_ms = max_compaction_lag_ms.filter(|_| cleanup_compact).unwrap_or(i64::MAX);
         let partition = PartitionConfig {
             max_message_bytes: message_bytes.min(broker.limits.message_bytes_max),
             min_insync_replicas: usize::try_from(number("min.insync.replicas")).unwrap_or(1),
             segment_bytes: positive("segment.bytes").unwrap_or(u64::MAX),
-            segment_ms: number("segment.ms"),
+            segment_ms: number("segment.ms").min(lag_ms),
             retention_ms: Some(number("retention.ms")).filter(|ms| *ms >= 0),
             retention_bytes: positive("retention.bytes"),
-            cleanup_delete: value::list(&text("cleanup.policy")).any(|policy| policy == "delete"),
+            cleanup_delete: has_policy("delete"),
+            cleanup_compact,
+            delete_retention_ms: number("delete.retention.ms"),
+            min_cleanable_dirty_ppm: value::ppm(&text("min.cleanable.dirty.ratio")),
+            min_compaction_lag_ms: number("min.compaction.lag.ms"),
+            max_compaction_lag_ms,
             log_append_time: text("message.timestamp.type") == "LogAppendTime",
             timestamp_before_max_ms: below_max("message.timestamp.before.max.ms"),
             timestamp_after_max_ms: below_max("message.timestamp.after.max.ms"),
@@ -366,17 +388,23 @@ pub fn check_topic_configs(
 ) -> Result<(), ConfigError> {
     for (name, value) in overrides {
         topic_keys::find(name)?.rule.check(name, value, broker.limits)?;
-        check_served(name, value)?;
     }
-    Ok(())
+    check_together(overrides, broker)
 }
 
-/// Only topics of the server's own may ask for compaction.
-fn check_served(name: &str, value: &str) -> Result<(), ConfigError> {
-    if name == "cleanup.policy" && value::list(value).any(|policy| policy == "compact") {
-        let (name, value) = (name.to_owned(), value.to_owned());
-        let reason = "this server serves delete".to_owned();
-        return Err(ConfigError::InvalidValue { name, value, reason });
+/// Checks what keys say together, each of them being fine.
+fn check_together(
+    overrides: &BTreeMap<String, String>,
+    broker: &BrokerConfig,
+) -> Result<(), ConfigError> {
+    let lag_ms = |name| value::number(&effective(name, overrides, broker));
+    let (min_ms, max_ms) = (lag_ms("min.compaction.lag.ms"), lag_ms("max.compaction.lag.ms"));
+    if min_ms > max_ms {
+        return Err(ConfigError::InvalidValue {
+            name: "min.compaction.lag.ms".to_owned(),
+            value: min_ms.to_string(),
+            reason: format!("no more than max.compaction.lag.ms={max_ms} is due"),
+        });
     }
     Ok(())
 }

@@ -465,6 +465,8 @@ impl Core {
             reads: self.reader.counts(),
             store_jobs_waiting: self.store.waiting(),
             parked: self.parked.borrow().len(),
+            compaction: self.look(ShardMachine::compaction_totals),
+            uncleanable_partitions: self.look(ShardMachine::uncleanable_partitions),
             ..*self.report.borrow()
         }
     }

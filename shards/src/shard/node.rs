@@ -476,11 +476,15 @@ impl<T> Inboxes<T> {
         }
         while let Some(reply) = self.store.try_take() {
             core.store.flush();
-            if let StoreReply::Truncated { key, .. } = &reply {
-                // What was read ahead of the cut is of another history.
-                core.reader.forget(*key);
-            }
+            let replaced = match &reply {
+                // What was read ahead of the cut is of another history, and old segments take room while they are open.
+                StoreReply::Truncated { key, .. } | StoreReply::Swapped { key, .. } => Some(*key),
+                _ => None,
+            };
             core.drive(|machine, now, out| machine.store_done(now, reply, out));
+            if let Some(key) = replaced {
+                core.reader.forget(key);
+            }
             taken += 1;
         }
         while let Some(prepared) = self.files.try_take() {

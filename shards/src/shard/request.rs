@@ -3,6 +3,7 @@
 use bytes::Bytes;
 
 use crate::io::log_reader::files::ReadCounts;
+use crate::machine::compaction::CompactionTotals;
 use crate::machine::group::{GroupRequest, GroupResponse};
 use crate::machine::input::{
     EpochEnd, FetchError, FetchInput, PartitionInfo, ProduceOutcomes, ProducePartitions,
@@ -113,6 +114,10 @@ pub struct ShardReport {
     pub store_jobs_waiting: usize,
     /// Requests parked under a token.
     pub parked: usize,
+    /// What compaction did.
+    pub compaction: CompactionTotals,
+    /// Partitions that cannot be compacted.
+    pub uncleanable_partitions: usize,
 }
 
 #[derive(Debug)]

@@ -1,6 +1,7 @@
 //! Requests that may have to read segments: fetches, and offsets by time.
 
 use std::rc::Rc;
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 
@@ -13,6 +14,9 @@ use crate::model::{Offset, ReplicaKey, TimestampMs};
 
 /// How often the segments may change under a read before it is given up.
 const READ_ATTEMPTS: usize = 3;
+
+/// How often a read looks whether an exchange of segments is through.
+const SWAP_PATIENCE: Duration = Duration::from_millis(1);
 
 impl Core {
     pub(super) fn fetch(self: &Rc<Self>, origin: Origin, input: &FetchInput) {
@@ -56,15 +60,24 @@ impl Core {
             let (Some(view), Some(directory)) = (view, self.directory(key)) else {
                 return Err(FetchError::UnknownPartition(key));
             };
+            let is_current = || self.look(|machine| machine.is_view_current(key, view.generation));
             let source =
-                Source { key, directory: &directory, view: &view, still_here: &still_here };
+                Source { key, directory: &directory, view: &view, is_current: &is_current };
             match self.reader.read(source, range).await {
                 Ok(_) if !still_here() => return Err(FetchError::UnknownPartition(key)),
                 Ok(bytes) => return Ok(bytes),
                 Err(error) => self.explain(key, range.offset, &error)?,
             }
+            self.await_swap(key).await;
         }
         Err(FetchError::StorageFailed)
+    }
+
+    /// Waits while files of a partition are being exchanged, which is not for long.
+    async fn await_swap(&self, key: ReplicaKey) {
+        while self.look(|machine| machine.is_swapping(key)) {
+            glommio::timer::sleep(SWAP_PATIENCE).await;
+        }
     }
 
     /// What a failed read means: an error for the client, or another attempt.
@@ -149,8 +162,9 @@ impl Core {
                 Ok::<_, FetchError>((info, view, tail))
             })?;
             let directory = self.directory(key).ok_or(FetchError::UnknownPartition(key))?;
+            let is_current = || self.look(|machine| machine.is_view_current(key, view.generation));
             let source =
-                Source { key, directory: &directory, view: &view, still_here: &still_here };
+                Source { key, directory: &directory, view: &view, is_current: &is_current };
             let from = info.log_start_offset;
             let found = match target {
                 Some(target) => self.reader.first_at_or_after(source, target, from).await,
@@ -161,6 +175,7 @@ impl Core {
                 Ok(found) => found,
                 Err(error) => {
                     self.explain(key, from, &error)?;
+                    self.await_swap(key).await;
                     continue;
                 }
             };

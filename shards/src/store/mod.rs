@@ -9,6 +9,8 @@
 //! Deliberately absent: the WAL's writing (that is `io`), clocks, and any sync on append but that of large
 //! runs.
 
+pub mod cleaner;
+mod compaction;
 mod direct_write;
 pub mod disk;
 mod open_files;
@@ -29,6 +31,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 
+use self::cleaner::{Cleaner, CleanerLimits};
 use self::disk::{Disk, is_no_space, read_file, replace_file};
 use self::open_files::OpenFiles;
 use self::partition_log::{PartitionLog, create_dir};
@@ -76,6 +79,7 @@ pub struct SegmentStore<D: Disk> {
     /// Deleted, with the topic's name: their directories could not be removed.
     leftovers: BTreeMap<ReplicaKey, String>,
     files: OpenFiles<D>,
+    cleaner: Cleaner<D>,
 }
 
 impl<D: Disk> SegmentStore<D> {
@@ -90,7 +94,15 @@ impl<D: Disk> SegmentStore<D> {
         let logs = logs.into_iter().map(|log| (log.key, log)).collect();
         let files = OpenFiles::new(open_files_max);
         let (failed, unopened, leftovers) = (BTreeSet::new(), BTreeSet::new(), BTreeMap::new());
-        Self { disk, data, shard, logs, failed, unopened, leftovers, files }
+        let cleaner = Cleaner::new(CleanerLimits::default());
+        Self { disk, data, shard, logs, failed, unopened, leftovers, files, cleaner }
+    }
+
+    /// With other bounds of compaction.
+    #[must_use]
+    pub fn with_cleaner(mut self, limits: CleanerLimits) -> Self {
+        self.cleaner = Cleaner::new(limits);
+        self
     }
 
     /// Does a job and answers it.
@@ -125,7 +137,12 @@ impl<D: Disk> SegmentStore<D> {
                     log.delete_below(disk, files, log_start_offset)
                 })])
             }
+            StoreJob::Compact { key, id, end_offset, now } => {
+                self.begin_compaction(key, id, end_offset, now)
+            }
+            StoreJob::SwapSegments { key, id } => self.swap_segments(key, id),
             StoreJob::Truncate { key, end_offset, begins_anew } => {
+                self.abandon_compaction(key);
                 Ok(vec![self.truncate(key, end_offset, begins_anew)])
             }
             StoreJob::Checkpoint(job) => self.checkpoint(*job),
@@ -140,6 +157,7 @@ impl<D: Disk> SegmentStore<D> {
     /// # Errors
     /// When the sync fails. A file that cannot be written is left to the next recovery.
     pub fn finish(mut self) -> Result<(), StoreError> {
+        self.cleaner.abandon(&self.disk);
         for (key, log) in &mut self.logs {
             if !self.failed.contains(key)
                 && let Err(error) = log.finish(&self.disk, &mut self.files)
@@ -212,6 +230,7 @@ impl<D: Disk> SegmentStore<D> {
             (Ok(()), None) => StoreReply::Removed { key },
             (Err(error), _) if is_no_space(&error) => StoreReply::NoSpace { key: Some(key) },
             (Err(error), _) => {
+                self.abandon_compaction(key);
                 self.failed.insert(key);
                 StoreReply::Failed { key, reason: error.to_string() }
             }
@@ -316,6 +335,7 @@ impl<D: Disk> SegmentStore<D> {
     }
 
     fn remove(&mut self, key: ReplicaKey) -> Vec<StoreReply> {
+        self.abandon_compaction(key);
         self.files.close(key, None);
         self.failed.remove(&key);
         self.unopened.remove(&key);

@@ -12,6 +12,7 @@ use super::open_files::OpenFiles;
 use super::paths::{SegmentFile, segment_file};
 use super::producers::ProducerTable;
 use super::segment::Segment;
+use crate::format::cleaner_checkpoint::CleanerCheckpoint;
 use crate::format::record_batch::{STAMPED_BYTES, StoredBatch};
 use crate::format::{epoch_checkpoint, partition_metadata, producer_snapshot};
 use crate::machine::effect::{LogView, SegmentMeta};
@@ -41,6 +42,10 @@ pub struct PartitionLog {
     pub(super) checkpointed_end: Offset,
     /// Where the log starts: segments below go once a checkpoint covers them.
     pub(super) log_start_offset: Offset,
+    /// How far it is compacted.
+    pub(super) cleaner: CleanerCheckpoint,
+    /// How often segments were exchanged since the process began.
+    pub(super) generation: u32,
     unsynced: Unsynced,
 }
 
@@ -79,6 +84,8 @@ impl PartitionLog {
             unsynced: Unsynced { segments: Vec::new(), has_names: true },
             checkpointed_end: Offset::ZERO,
             log_start_offset: Offset::ZERO,
+            cleaner: CleanerCheckpoint::default(),
+            generation: 0,
         }
     }
 
@@ -88,6 +95,9 @@ impl PartitionLog {
         LogView {
             sealed: Arc::clone(&self.sealed),
             active: self.active.as_ref().map(Segment::meta),
+            first_dirty_offset: self.cleaner.first_dirty_offset,
+            holes_end: self.cleaner.holes_end,
+            generation: self.generation,
         }
     }
 

@@ -5,6 +5,7 @@
 //! shards/<n>/checkpoint
 //! shards/<n>/wal/<seq>.wal
 //! topics/<topic>-<p>/<offset>.log …
+//! topics/<topic>-<p>/<offset>.log.cleaned …  rewritten by compaction and not in its place yet
 //! topics/<topic>-<p>.<topic id>-new     being created
 //! topics/<topic>-<p>.<topic id>-stray   its name was wanted by a newer topic
 //! topics/<topic>-<p>.<topic id>-delete  being removed
@@ -105,6 +106,9 @@ impl SegmentFile {
         Some((kind, Offset(offset)))
     }
 }
+
+/// What the name of a segment's file ends with while compaction has not put it in its place.
+pub const CLEANED_SUFFIX: &str = ".cleaned";
 
 /// A file of a segment.
 #[must_use]

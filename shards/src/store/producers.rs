@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use crate::format::positions::{ProducerBatch, ProducerCheckpoint};
 use crate::format::record_batch::BatchHeader;
-use crate::model::ProducerId;
+use crate::model::{Offset, ProducerId};
 
 /// How many batches of a producer are remembered. Source: Kafka.
 const BATCHES_MAX: usize = 5;
@@ -50,6 +50,12 @@ impl ProducerTable {
             last_offset: header.last_offset(),
             timestamp: header.max_timestamp,
         });
+    }
+
+    /// Where the newest batch of each producer ends: its last offset.
+    pub fn last_offsets(&self) -> BTreeMap<ProducerId, Offset> {
+        let last = |producer: &ProducerCheckpoint| producer.batches.last().map(|it| it.last_offset);
+        self.producers.iter().filter_map(|(id, producer)| Some((*id, last(producer)?))).collect()
     }
 
     /// Every producer, by id.

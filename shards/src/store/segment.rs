@@ -13,7 +13,7 @@ use crate::model::{Offset, TimestampMs};
 const INDEX_BYTES_MAX: u64 = 10 << 20;
 
 /// Positions and relative offsets are 31 bits wide for Kafka.
-const WIDTH_MAX: u64 = i32::MAX as u64;
+pub const WIDTH_MAX: u64 = i32::MAX as u64;
 
 /// A segment as it stands behind its last batch.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -91,6 +91,15 @@ impl Segment {
             since_entry: batch.total_bytes as u64,
             ..Self::new(base_offset, TimestampMs::NONE)
         }
+    }
+
+    /// What lies below `offset` is nobody's, or was taken.
+    ///
+    /// # Panics
+    /// When it was taken already and more.
+    pub fn skip_to(&mut self, offset: Offset) {
+        assert!(offset >= self.end_offset, "{offset} is behind {}", self.end_offset);
+        self.end_offset = offset;
     }
 
     /// Takes the next batch; says which index entries it brings.

@@ -5,19 +5,21 @@
 //! has one batch of each as Kafka's do: where a producer stands is known again, even if all that was
 //! remembered of it is cut.
 
-use std::io;
+use std::io::{self, IoSlice};
 use std::path::Path;
 
-use super::disk::{Disk, OpenMode, read_file};
+use super::compaction::write_checkpoint;
+use super::disk::{Disk, OpenMode, is_no_space, read_file};
 use super::open_files::OpenFiles;
 use super::partition_log::PartitionLog;
 use super::paths::{SegmentFile, segment_file};
 use super::producers::ProducerTable;
 use super::segment::Segment;
-use crate::format::producer_snapshot;
+use crate::format::cleaner_checkpoint::{CleanerCheckpoint, FILE_NAME};
 use crate::format::record_batch::{BatchHeader, HEADER_BYTES};
+use crate::format::{compacted_batch, producer_snapshot};
 use crate::machine::effect::SegmentMeta;
-use crate::model::Offset;
+use crate::model::{LeaderEpoch, Offset};
 
 impl PartitionLog {
     /// Makes `end` the end of the segments. It has to be a border between batches.
@@ -60,7 +62,27 @@ impl PartitionLog {
         let kept = self.epochs.partition_point(|(_, start)| *start < end);
         self.epochs_changed |= kept < self.epochs.len();
         self.epochs.truncate(kept);
-        Ok(())
+        self.cut_cleaner(disk, end)
+    }
+
+    /// What was compacted behind a cut is gone, and what comes there is not. The next compaction says so on a disk that
+    /// has no room now.
+    fn cut_cleaner<D: Disk>(&mut self, disk: &D, end: Offset) -> io::Result<()> {
+        let cleaner = self.cleaner.cut(end);
+        if cleaner == self.cleaner {
+            return Ok(());
+        }
+        self.cleaner = cleaner;
+        let result = match cleaner == CleanerCheckpoint::default() {
+            true => disk.remove_file(&self.dir.join(FILE_NAME)),
+            false => write_checkpoint(disk, &self.dir, cleaner),
+        };
+        match result {
+            Err(error) if !is_no_space(&error) && error.kind() != io::ErrorKind::NotFound => {
+                Err(error)
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Removes all segments: the log begins anew with the next batch.
@@ -77,7 +99,7 @@ impl PartitionLog {
         self.log_start_offset = Offset::ZERO;
         self.cut_back(disk, files)?;
         self.was_cut(Offset::ZERO);
-        Ok(())
+        self.cut_cleaner(disk, Offset::ZERO)
     }
 }
 
@@ -90,14 +112,27 @@ fn cut_segment<D: Disk>(
 ) -> io::Result<Segment> {
     let mut segment = Segment::new(meta.base_offset, meta.created);
     let (mut index, mut time_index) = (Vec::new(), Vec::new());
-    for_each_header(disk, dir, meta, end, |header| {
+    let mut epoch = LeaderEpoch::NONE;
+    let cross = for_each_header(disk, dir, meta, end, |header| {
+        epoch = header.leader_epoch;
+        segment.skip_to(header.base_offset.max(segment.end_offset));
         let due = segment.push(header, meta.created);
         index.extend(due.offset.iter().flat_map(|entry| entry.encode()));
         time_index.extend(due.time.iter().flat_map(|entry| entry.encode()));
     })?;
-    if segment.end_offset != end {
-        let found = segment.end_offset;
-        return Err(io::Error::other(format!("cut at {end}, a batch reaches from {found} on")));
+    let kept_end = segment.end_offset;
+    if kept_end < end && cross != Cross::Records {
+        // The cut lies where compaction has left nothing: the log says so up to there, so that its end can be found again.
+        let filler = compacted_batch::filler(kept_end, end, epoch);
+        let path = segment_file(dir, SegmentFile::Log, meta.base_offset);
+        let file = disk.open(&path, OpenMode::Write)?;
+        disk.truncate(&file, segment.bytes)?;
+        disk.write_at(&file, segment.bytes, &[IoSlice::new(&filler.to_log())])?;
+        let due = segment.push(&filler.header, meta.created);
+        index.extend(due.offset.iter().flat_map(|entry| entry.encode()));
+        time_index.extend(due.time.iter().flat_map(|entry| entry.encode()));
+    } else if kept_end != end {
+        return Err(io::Error::other(format!("cut at {end}, a batch reaches from {kept_end} on")));
     }
     // The caller cuts the files to the lengths given here. Nothing is written: a cut must succeed on a full disk and needs no sync
     // of its own, and entries that are not there cost time only.
@@ -130,14 +165,25 @@ pub(super) fn border_from<D: Disk>(
     Ok(border)
 }
 
-/// Calls for every batch of a segment that ends at or below `end`.
+/// What lies across a cut.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Cross {
+    /// Nothing: the next batch begins there or behind, or there is none.
+    Nothing,
+    /// A batch without records.
+    Emptiness,
+    /// Records, as far as its header tells.
+    Records,
+}
+
+/// Calls for every batch of a segment that ends at or below `end`; says what lies across that.
 fn for_each_header<D: Disk>(
     disk: &D,
     dir: &Path,
     meta: &SegmentMeta,
     end: Offset,
     mut act: impl FnMut(&BatchHeader),
-) -> io::Result<()> {
+) -> io::Result<Cross> {
     let path = segment_file(dir, SegmentFile::Log, meta.base_offset);
     let file = disk.open(&path, OpenMode::Read)?;
     let mut position = 0;
@@ -146,12 +192,16 @@ fn for_each_header<D: Disk>(
         let read = disk.read_at(&file, position, &mut head)?;
         let header = BatchHeader::parse(&head[..read]).map_err(io::Error::other)?;
         if header.end_offset() > end {
-            break;
+            return Ok(match header.record_count {
+                _ if header.base_offset >= end => Cross::Nothing,
+                0 => Cross::Emptiness,
+                _ => Cross::Records,
+            });
         }
         act(&header);
         position += header.total_bytes as u64;
     }
-    Ok(())
+    Ok(Cross::Nothing)
 }
 
 /// Who wrote what lies below `end`: the newest snapshot before it, and what follows it.

@@ -275,7 +275,7 @@ def topic_configs_are_described_and_altered():
 def unserved_configs_are_refused_by_name():
     """Of Chronik: a key or value without effect is not accepted. Kafka has all of these."""
     name = topic("unserved", 1)
-    for key, value in (("cleanup.policy", "compact"), ("delete.retention.ms", "1000"), ("index.interval.bytes", "512")):
+    for key, value in (("preallocate", "true"), ("index.interval.bytes", "512")):
         new = NewTopic(NAMES.name("unserved-new"), 1, 1, config={key: value})
         for error in (
             fails(KafkaError.INVALID_CONFIG, create, new),
@@ -283,6 +283,39 @@ def unserved_configs_are_refused_by_name():
         ):
             that(key in error.str(), f"{key} is not named: {error.str()}")
     equal("delete", describe(ConfigResource(ResourceType.TOPIC, name))["cleanup.policy"].value, "policy as before")
+
+
+def compacted_topic_keeps_the_newest_of_every_key():
+    name = topic(
+        "compact", 1, {"cleanup.policy": "compact", "segment.bytes": "1048576", "min.cleanable.dirty.ratio": "0.01"}
+    )
+    value = bytes(400)
+    written = [Record(0, b"key-%d" % (i % 15), value) for i in range(300)]
+    # Of what is in a closed segment only the newest stays; these close the segment.
+    closing = [Record(0, b"closing-%d" % i, bytes(900000)) for i in range(2)]
+    send(name, written)
+    offsets = [message.offset() for message in send(name, closing)]
+    newest = {record.key: offset for offset, record in enumerate(written)}
+    client = consumer(enable_partition_eof=True)
+
+    def is_compacted():
+        client.assign([TopicPartition(name, 0, OFFSET_BEGINNING)])
+        there = []
+        while True:
+            message = client.poll(5)
+            that(message is not None, "the end of the partition")
+            if message.error() is not None:
+                equal(KafkaError._PARTITION_EOF, message.error().code(), "error")
+                break
+            there.append((message.offset(), message.key()))
+        equal(sorted(there), there, "offsets in order")
+        # Each look is something new, so that the log is dirty.
+        send(name, [Record(0, b"closing-0", bytes(900000))])
+        return [(o, k) for o, k in there if o < offsets[0]] == sorted((o, k) for k, o in newest.items())
+
+    eventually("one record of every key", is_compacted)
+    client.close()
+    fails(KafkaError.INVALID_RECORD, send, name, [Record(0, None, b"no key")])
 
 
 def broker_configs_are_described():
@@ -662,6 +695,7 @@ def main():
     if os.environ.get("BROKER") == "chronik":
         checks.check("unserved_configs_are_refused_by_name", unserved_configs_are_refused_by_name)
     checks.check("broker_configs_are_described", broker_configs_are_described)
+    checks.check("compacted_topic_keeps_the_newest_of_every_key", compacted_topic_keeps_the_newest_of_every_key)
     checks.check("deleted_records_move_the_log_start", deleted_records_move_the_log_start)
     checks.check("admin_lists_offsets_by_every_spec", admin_lists_offsets_by_every_spec)
     checks.check("deleted_topic_is_gone_and_can_come_back_empty", deleted_topic_is_gone_and_can_come_back_empty)

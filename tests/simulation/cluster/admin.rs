@@ -64,6 +64,12 @@ impl World {
         assert!(!self.keys().is_empty(), "the first topic is there");
     }
 
+    /// Whether a partition's topic is compacted; of one that is deleted, nobody knows any more.
+    pub(super) fn is_compacted(&self, key: ReplicaKey) -> bool {
+        let topic = self.controller.image().topic(key.topic_id);
+        topic.is_some_and(|topic| topic.configs.contains_key("cleanup.policy"))
+    }
+
     /// Whether a partition was not deleted.
     pub(super) fn exists(&self, key: ReplicaKey) -> bool {
         self.controller.image().partition(key).is_some()
@@ -97,10 +103,21 @@ impl World {
             entry("segment.bytes", 4000 + self.rng.below(60_000)),
             entry("retention.ms", -1),
         ];
-        if self.rng.one_in(3) {
+        let is_compacted = self.rng.one_in(3) || self.bug == Some(Bug::CompactsBeyondWatermark);
+        if is_compacted {
+            let ratio = [0.0, 0.3][self.rng.place(2)];
+            configs.retain(|entry| entry.name != "segment.bytes");
+            configs.extend([
+                entry("cleanup.policy", "compact"),
+                entry("segment.bytes", 2000 + self.rng.below(12_000)),
+                entry("min.cleanable.dirty.ratio", ratio),
+            ]);
+            self.note(Event::CompactedTopic);
+        } else if self.rng.one_in(3) {
             configs.push(entry("retention.bytes", 30_000 + self.rng.below(100_000)));
         }
-        if self.rng.one_in(4) || self.bug == Some(Bug::RejoinsWithoutEpoch) {
+        let counts_early = self.rng.one_in(4) || self.bug == Some(Bug::RejoinsWithoutEpoch);
+        if counts_early && !is_compacted {
             configs.extend([entry("flush.messages", 1000), entry("flush.ms", 50)]);
             self.note(Event::TopicThatCountsEarly);
         }

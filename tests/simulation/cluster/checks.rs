@@ -2,7 +2,31 @@
 
 use super::*;
 use crate::model::Seen;
-use crate::run::whole;
+use crate::run::{check_clean, whole};
+
+/// The newest record of every key is the same everywhere, tombstones aside: those may have gone here and not there.
+fn check_newest(key: ReplicaKey, logs: &[(usize, Vec<Seen>)]) -> Result<(), Breach> {
+    let newest = |log: &[Seen]| -> BTreeMap<u8, (Offset, bool)> {
+        let keyed = log.iter().flat_map(|seen| &seen.keyed);
+        keyed.map(|(offset, name, is_tombstone)| (*name, (*offset, *is_tombstone))).collect()
+    };
+    let all: Vec<_> = logs.iter().map(|(seat, log)| (seat, newest(log))).collect();
+    for (seat, own) in &all {
+        for (name, (offset, is_tombstone)) in own.iter().filter(|(_, found)| !found.1) {
+            for (other, theirs) in &all {
+                if theirs.get(name) != Some(&(*offset, *is_tombstone)) {
+                    return Err(format!(
+                        "{key}: key {name} is newest at {offset} on node {}, and {:?} on node {}",
+                        *seat + 1,
+                        theirs.get(name),
+                        *other + 1
+                    ));
+                }
+            }
+        }
+    }
+    Ok(())
+}
 
 impl World {
     /// After every input to a node.
@@ -17,6 +41,7 @@ impl World {
             (Event::SegmentsCut, before.cuts, did.cuts),
             (Event::LedRunInSegments, before.led_runs, did.led_runs),
             (Event::FollowedRunInSegments, before.followed_runs, did.followed_runs),
+            (Event::SegmentsSwapped, before.swaps, did.swaps),
         ] {
             (before..now).for_each(|_| self.note(event));
         }
@@ -145,7 +170,15 @@ impl World {
                 self.model
                     .replica(key, log_start, high_watermark, &log)
                     .map_err(|error| format!("node {}: {error}", seat + 1))?;
+                let view = node.shards[node.owner(key)].machine.log_view(key).unwrap_or_default();
+                check_clean(key, view.first_dirty_offset, &log)
+                    .map_err(|error| format!("node {}: {error}", seat + 1))?;
                 logs.push((seat, log));
+            }
+            if self.is_compacted(key) {
+                // Each node compacts on its own: they agree on the newest of every key.
+                check_newest(key, &logs)?;
+                continue;
             }
             let longest = logs.iter().map(|(_, log)| log.len()).max().unwrap_or(0);
             let (_, reference) =

@@ -10,7 +10,7 @@ use chronik_shards::machine::metadata::MetadataImage;
 use chronik_shards::model::{Acks, ProducerEpoch, ProducerId};
 
 use super::*;
-use crate::run::seen;
+use crate::run::{fill, seen};
 
 /// What a producer waits for.
 #[derive(Clone, Copy)]
@@ -147,13 +147,13 @@ impl World {
             builder = builder.idempotent(producer_id, ProducerEpoch(0), sequence);
             self.producers[index].next_sequence += count;
         }
-        for _ in 0..count {
-            let mut value = vec![0; 8 + bytes / count as usize];
-            value[..8].copy_from_slice(&id.to_be_bytes());
-            let time = moment(self.micros).wall;
-            builder = builder.record(time, None, Some(&value));
-        }
+        let time = moment(self.micros).wall;
+        let is_compacted = self.is_compacted(key);
+        let keyed = fill(&mut builder, &mut self.rng, (id, count, bytes), time, is_compacted);
         let batch = builder.build();
+        if is_compacted {
+            self.model.sent_keyed(key, id, keyed);
+        }
         self.model.sent(key, id, i64::from(count), is_idempotent);
         if is_idempotent {
             self.producers[index].unacked = Some((batch.clone(), id));
@@ -292,6 +292,9 @@ impl World {
             }
             let seen = seen(batch)?;
             self.model.read(key, &seen)?;
+            if seen.count == 0 {
+                continue;
+            }
             self.check_written(key, seen.base_offset, seen.id, batch.header.leader_epoch)?;
         }
         let leads = self.controller.view(seat).partition(key).and_then(|found| found.leader);

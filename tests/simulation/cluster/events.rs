@@ -35,6 +35,10 @@ pub enum Event {
     SegmentsCut,
     LedRunInSegments,
     FollowedRunInSegments,
+    /// Compaction put segments in the place of others.
+    SegmentsSwapped,
+    /// A topic of which only the newest record of every key stays.
+    CompactedTopic,
     ReadForCatchUp,
     OtherShardCount,
     OpenWaited,
@@ -101,6 +105,8 @@ impl Event {
         Self::SegmentsCut,
         Self::LedRunInSegments,
         Self::FollowedRunInSegments,
+        Self::SegmentsSwapped,
+        Self::CompactedTopic,
         Self::ReadForCatchUp,
         Self::OtherShardCount,
         Self::OpenWaited,
@@ -147,4 +153,6 @@ pub enum Bug {
     ElectionOutsideIsr,
     /// A proposal brings a node into the in-sync set that has started again since.
     RejoinsWithoutEpoch,
+    /// Compaction looks at records that may still be cut off.
+    CompactsBeyondWatermark,
 }

@@ -238,7 +238,12 @@ impl World {
                 Ok(())
             }
             Some(Bug::RejoinsWithoutEpoch) => self.restart_who_joins(),
-            Some(Bug::CommittedIsrOnly | Bug::SkippedTruncation | Bug::ElectionOutsideIsr)
+            Some(
+                Bug::CommittedIsrOnly
+                | Bug::SkippedTruncation
+                | Bug::ElectionOutsideIsr
+                | Bug::CompactsBeyondWatermark,
+            )
             | None => Ok(()),
         }
     }

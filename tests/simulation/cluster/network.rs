@@ -7,7 +7,6 @@ use chronik_shards::format::peer_frame::{
     ClusterId, FrameHeader, HEADER_BYTES, PeerFrame, StreamId, decode,
 };
 use chronik_shards::format::record_batch::StoredBatch;
-use chronik_shards::machine::effect::SegmentMeta;
 use chronik_shards::machine::replication::{ConnectionId, LogRead, PeerEffect};
 
 use super::*;
@@ -373,13 +372,11 @@ impl World {
         }
         let node = self.seats[end.seat].node.as_ref().expect("it is current");
         let view = node.shards[end.shard].machine.log_view(read.key).unwrap_or_default();
-        let holds = |segment: &&SegmentMeta| {
-            segment.end_offset > read.offset && segment.base_offset <= read.offset
-        };
+        let is_there = view.iter().next().is_some_and(|first| first.base_offset <= read.offset);
         let mut batches: Vec<StoredBatch> = Vec::new();
-        if let Some(segment) = view.iter().find(holds) {
+        if is_there {
             let mut bytes = 0;
-            for batch in node.read_segment(read.key, segment, read.offset, read.end) {
+            for batch in node.read_segments(read.key, &view, read.offset, read.end) {
                 bytes += batch.total_bytes();
                 if !batches.is_empty() && bytes > read.bytes_max {
                     break;

@@ -83,13 +83,13 @@ impl World {
             builder = builder.idempotent(producer_id, ProducerEpoch(0), sequence);
             self.producers[index].next_sequence += count;
         }
-        for _ in 0..count {
-            let mut value = vec![0; 8 + bytes / count as usize];
-            value[..8].copy_from_slice(&id.to_be_bytes());
-            let time = TimestampMs(self.now().wall.0);
-            builder = builder.record(time, None, Some(&value));
-        }
+        let time = TimestampMs(self.now().wall.0);
+        let is_compacted = self.known.get(&key).is_some_and(|known| known.config.cleanup_compact);
+        let keyed = fill(&mut builder, &mut self.rng, (id, count, bytes), time, is_compacted);
         let batch = builder.build();
+        if is_compacted {
+            self.model.sent_keyed(key, id, keyed);
+        }
         self.model.sent(key, id, i64::from(count), is_idempotent);
         if is_idempotent {
             self.producers[index].unacked = Some((batch.clone(), id));
@@ -162,6 +162,9 @@ impl World {
             }
             self.model.read(key, &seen(batch)?)?;
         }
+        if batches.last().is_some_and(|last| last.end_offset() <= offset) {
+            return Err(format!("{key}: nothing at or behind {offset}"));
+        }
         self.note(Event::Fetched);
         Ok(())
     }
@@ -205,9 +208,57 @@ impl World {
         for key in self.known.keys().copied().collect::<Vec<_>>() {
             let (log_start, high_watermark, log) = whole(&mut self.node, key)?;
             self.model.read_all(key, log_start, high_watermark, &log)?;
+            let owner = self.node.owner(key);
+            if let Some(view) = self.node.shards[owner].machine.log_view(key) {
+                if view.first_dirty_offset > Offset::ZERO {
+                    self.note(Event::Compacted);
+                }
+                check_clean(key, view.first_dirty_offset, &log)?;
+            }
         }
         Ok(())
     }
+}
+
+/// Adds records to a batch. Those of a compacted topic have keys, and some of them no value.
+pub fn fill(
+    builder: &mut BatchBuilder,
+    rng: &mut Rng,
+    (id, count, bytes): (BatchId, i32, usize),
+    time: TimestampMs,
+    is_compacted: bool,
+) -> Vec<(u8, bool)> {
+    let mut keyed = Vec::new();
+    for _ in 0..count {
+        let mut value = vec![0; 8 + bytes / count as usize];
+        value[..8].copy_from_slice(&id.to_be_bytes());
+        if is_compacted {
+            let (name, is_tombstone) = (rng.below(KEYS) as u8, rng.one_in(5));
+            let value = Some(value.as_slice()).filter(|_| !is_tombstone);
+            builder.push(time, Some(&[name]), value, &[(ID, Some(&id.to_be_bytes()))]);
+            keyed.push((name, is_tombstone));
+        } else {
+            builder.push(time, None, Some(&value), &[]);
+        }
+    }
+    keyed
+}
+
+/// Keys of a compacted topic.
+const KEYS: u64 = 9;
+/// Name of the header that has a record's batch.
+const ID: &str = "batch";
+
+/// What is said to be clean has every key once.
+pub fn check_clean(key: ReplicaKey, first_dirty: Offset, log: &[Seen]) -> Result<(), Breach> {
+    let mut names = BTreeSet::new();
+    let records = log.iter().flat_map(|seen| &seen.keyed);
+    for (offset, name, _) in records.filter(|record| record.0 < first_dirty) {
+        if !names.insert(*name) {
+            return Err(format!("{key}: key {name} is twice below {first_dirty}, at {offset} too"));
+        }
+    }
+    Ok(())
 }
 
 /// The whole of a partition as a consumer reads it, fetch by fetch.
@@ -226,7 +277,7 @@ pub fn whole(node: &mut Node, key: ReplicaKey) -> Result<(Offset, Offset, Vec<Se
         }
         for batch in &batches {
             let seen = seen(batch)?;
-            at = at.max(seen.base_offset.plus(seen.count));
+            at = at.max(seen.end);
             if log.last().is_none_or(|last| last.base_offset < seen.base_offset) {
                 log.push(seen);
             }
@@ -240,17 +291,23 @@ pub fn seen(batch: &StoredBatch) -> Result<Seen, Breach> {
     let stored = StoredBatch::from_log(batch.to_log()).map_err(|error| error.to_string())?;
     let payload = stored.decompressed(1 << 20).map_err(|error| error.to_string())?;
     let mut ids = BTreeSet::new();
-    let mut count = 0;
+    let (mut count, mut keyed) = (0, Vec::new());
+    let base_offset = stored.header.base_offset;
     for record in Records::new(&stored.header, &payload) {
         let record = record.map_err(|error| error.to_string())?;
-        let value = record.value.ok_or("a record without its value")?;
-        let id = value.first_chunk().ok_or("a record without its batch's number")?;
+        if let Some(name) = record.key.and_then(|key| key.first()) {
+            let offset = base_offset.plus(i64::from(record.offset_delta));
+            keyed.push((offset, *name, record.value.is_none()));
+        }
+        let header = record.headers.iter().next().and_then(|(_, value)| value);
+        let id = header.or(record.value).ok_or("a record without its value")?;
+        let id = id.first_chunk().ok_or("a record without its batch's number")?;
         ids.insert(u64::from_be_bytes(*id));
         count += 1;
     }
-    let id = *ids.first().ok_or("an empty batch")?;
     if ids.len() > 1 {
         return Err(format!("batches {ids:?} are mixed"));
     }
-    Ok(Seen { base_offset: stored.header.base_offset, id, count })
+    let id = ids.first().copied().unwrap_or(0);
+    Ok(Seen { base_offset, id, count, end: stored.end_offset(), keyed })
 }

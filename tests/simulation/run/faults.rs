@@ -5,7 +5,24 @@ use std::path::PathBuf;
 use super::*;
 
 impl World {
-    pub(super) fn config(&mut self) -> PartitionConfig {
+    pub(super) fn config(&mut self, is_compacted: bool) -> PartitionConfig {
+        let config = self.any_config();
+        if !is_compacted {
+            return config;
+        }
+        PartitionConfig {
+            cleanup_compact: true,
+            cleanup_delete: self.rng.one_in(3),
+            segment_bytes: 2000 + self.rng.below(20_000),
+            min_cleanable_dirty_ppm: [0, 300_000, 600_000][self.rng.place(3)],
+            min_compaction_lag_ms: [0, 0, 3000][self.rng.place(3)],
+            max_compaction_lag_ms: self.rng.one_in(3).then_some(5000),
+            delete_retention_ms: [0, 4000, 86_400_000][self.rng.place(3)],
+            ..config
+        }
+    }
+
+    fn any_config(&mut self) -> PartitionConfig {
         PartitionConfig {
             segment_bytes: 4000 + self.rng.below(60_000),
             retention_ms: None,
@@ -20,7 +37,8 @@ impl World {
         }
         let topic_id = TopicId([self.next_topic; 16]);
         self.next_topic += 1;
-        let config = self.config();
+        let is_compacted = self.rng.one_in(2);
+        let config = self.config(is_compacted);
         for partition in 0..1 + self.rng.below(3) as i32 {
             let key = ReplicaKey { topic_id, partition: PartitionIndex(partition) };
             let known = Known { topic_name: topic_name(key), config: config.clone() };
@@ -73,7 +91,7 @@ impl World {
 
     pub(super) fn change_config(&mut self) -> Result<(), Breach> {
         let key = self.any_key();
-        let config = self.config();
+        let config = self.config(self.known[&key].config.cleanup_compact);
         self.known.get_mut(&key).expect("it is known").config = config.clone();
         let owner = self.node.owner(key);
         let mut effects = Vec::new();
@@ -104,9 +122,30 @@ impl World {
     }
 
     pub(super) fn lose_power(&mut self) -> Result<(), Breach> {
+        self.die_in_a_job();
         self.trace(|| "power is lost".to_owned());
         self.note(Event::PowerLost);
         self.restart(true)
+    }
+
+    /// The storage thread of some shard is in the middle of something when the end comes.
+    fn die_in_a_job(&mut self) {
+        let is_stored =
+            |pending: &Pending| matches!(pending, Pending::Job(_) | Pending::Compact(_));
+        let pending: Vec<Pending> = self.node.pending().into_iter().filter(is_stored).collect();
+        if pending.is_empty() || self.rng.one_in(2) {
+            return;
+        }
+        let pending = pending[self.rng.place(pending.len())];
+        let changes = self.rng.below(16);
+        self.trace(|| format!("{pending:?} ends after {changes} changes"));
+        self.disk.fail_after(Some(changes));
+        let (now, mut effects) = (self.now(), Vec::new());
+        // What it would have answered nobody hears any more.
+        if self.node.perform(now, pending, &mut effects).is_err() {
+            self.note(Event::CrashedInJob);
+        }
+        self.disk.fail_after(None);
     }
 
     pub(super) fn restart(&mut self, loses_power: bool) -> Result<(), Breach> {
@@ -302,7 +341,8 @@ impl World {
                 Bug::LastCommitIgnored
                 | Bug::CacheTrusted
                 | Bug::NamesTrusted
-                | Bug::TornTailKept => false,
+                | Bug::TornTailKept
+                | Bug::SwapUnsynced => false,
             };
             if acted {
                 self.take(effects)?;

@@ -133,45 +133,6 @@ const GOLDEN: [&str; 19] = [
      67ffffffffffffffe0ffffff01000000e8ffffff01000000",
 ];
 
-/// A registration as the first version wrote it.
-const LONE_REGISTRATION: &str = "43484d430100010029000000b461bc506c6f63616c686f7374010000000707070707070707070707\
-     0707070707020089000000e1ffffff8423";
-
-/// A registration as the second version wrote it.
-const REGISTRATION_WITHOUT_PEERS: &str = "43484d430100020043000000947d110b6c6f63616c686f7374010000000707070707070707070707\
-     0707070707020089000000e1ffffff8423090909090909090909090909090909090165617374ffff\
-     ffff01";
-
-#[test]
-fn registrations_of_earlier_versions_are_read() {
-    let decode = |text: &str| {
-        let digits = text.as_bytes().chunks(2);
-        let byte = |pair| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap();
-        MetadataCommand::decode(&digits.map(byte).collect::<Vec<u8>>())
-    };
-    let lone = RegisterBroker {
-        node_id: NodeId(1),
-        incarnation: [7; 16],
-        shards: 2,
-        host: "localhost".to_owned(),
-        port: 9092,
-        directory_id: [0; 16],
-        rack: None,
-        fenced: false,
-        replication: None,
-        control: None,
-    };
-    assert_eq!(decode(LONE_REGISTRATION), Ok(MetadataCommand::RegisterBroker(lone.clone())));
-    let with_directory = RegisterBroker {
-        directory_id: [9; 16],
-        rack: Some("east".to_owned()),
-        fenced: true,
-        ..lone
-    };
-    let expected = Ok(MetadataCommand::RegisterBroker(with_directory));
-    assert_eq!(decode(REGISTRATION_WITHOUT_PEERS), expected);
-}
-
 #[test]
 fn a_changed_bit_is_refused_wherever_it_is() {
     for command in one_of_each() {

@@ -53,6 +53,31 @@ fn the_latest_time_is_that_of_the_records_whatever_the_header_says() {
 }
 
 #[test]
+fn a_record_without_a_key_is_refused_where_keys_are_required() {
+    let batch = |codec, keyless: usize| {
+        let mut builder = BatchBuilder::new(codec);
+        for at in 0..200usize {
+            let key = (at != keyless).then_some(&b"k"[..]);
+            builder.push(TimestampMs(5), key, Some(&[b'v'; 999]), &[]);
+        }
+        builder.build()
+    };
+    for codec in Codec::ALL {
+        // The last is never an ordinary one, and pieces cut through some of the others.
+        for keyless in [0, 65, 131, 199] {
+            let batch = batch(codec, keyless);
+            let check = || batch.record_check(LIMIT).unwrap();
+            let fault = BatchError::Record { index: keyless as i32, fault: RecordFault::NoKey };
+            assert_eq!(check().requires_keys(true).finish(), Err(fault), "{codec}");
+            assert_eq!(check().finish(), Ok(TimestampMs(5)), "{codec}");
+        }
+        let keyed = batch(codec, usize::MAX);
+        let check = keyed.record_check(LIMIT).unwrap().requires_keys(true);
+        assert_eq!(check.finish(), Ok(TimestampMs(5)), "{codec}");
+    }
+}
+
+#[test]
 fn records_are_mostly_ordinary() {
     let batch = batch_of(&vec![vec![b'v'; 99]; 20_000], Codec::None);
     let mut rest = batch.payload();

@@ -29,7 +29,7 @@ pub struct ReadCounts {
 /// Segment files of one shard.
 #[derive(Debug)]
 pub struct SegmentFiles {
-    open: RefCell<Lru<(ReplicaKey, Offset), Rc<BufferedFile>>>,
+    open: RefCell<Lru<(ReplicaKey, Offset, u32), Rc<BufferedFile>>>,
     cold: Permits,
     cold_queue: TaskQueueHandle,
     counts: Cell<ReadCounts>,
@@ -53,7 +53,7 @@ impl SegmentFiles {
 
     /// Closes what belongs to a partition.
     pub fn forget(&self, key: ReplicaKey) {
-        self.open.borrow_mut().retain(|(known, _)| *known != key);
+        self.open.borrow_mut().retain(|(known, ..)| *known != key);
     }
 
     /// Number of open log files.
@@ -61,23 +61,22 @@ impl SegmentFiles {
         self.open.borrow().len()
     }
 
-    /// The log file of a segment, opened if need be. `still_here` is asked after an open: a
-    /// directory may by then belong to a later partition of the same name.
+    /// The log file of a segment, opened if need be. `is_current` is asked after an open: a
+    /// directory may by then belong to a later partition of the same name, and a file's name to another file.
     pub async fn log(
         &self,
-        key: ReplicaKey,
+        (key, base, generation): (ReplicaKey, Offset, u32),
         directory: &Path,
-        base: Offset,
-        still_here: &dyn Fn() -> bool,
+        is_current: &dyn Fn() -> bool,
     ) -> io::Result<Rc<BufferedFile>> {
-        if let Some(file) = self.open.borrow_mut().get(&(key, base)) {
+        if let Some(file) = self.open.borrow_mut().get(&(key, base, generation)) {
             return Ok(Rc::clone(file));
         }
         let file = Rc::new(open(directory, base, SegmentFile::Log).await?);
-        if !still_here() {
+        if !is_current() {
             return Err(io::ErrorKind::NotFound.into());
         }
-        self.open.borrow_mut().insert((key, base), Rc::clone(&file), 1);
+        self.open.borrow_mut().insert((key, base, generation), Rc::clone(&file), 1);
         Ok(file)
     }
 

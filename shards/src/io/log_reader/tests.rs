@@ -89,7 +89,7 @@ impl Log {
                     key: ReplicaKey::default(),
                     directory: &directory,
                     view: &view,
-                    still_here: &|| true,
+                    is_current: &|| true,
                 };
                 test(&reader, source).await
             })
@@ -229,7 +229,7 @@ fn segment_that_vanished_or_belongs_to_a_later_partition_is_gone() {
     let results = log.run({
         let first = log.path(0, "log");
         async move |reader, source| {
-            let later = Source { still_here: &|| false, ..source };
+            let later = Source { is_current: &|| false, ..source };
             let foreign = reader.read(later, range(0, 16, 100)).await;
             let kept = reader.read(source, range(0, 16, 100)).await;
             fs::remove_file(first).unwrap();

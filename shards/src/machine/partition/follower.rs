@@ -107,6 +107,8 @@ impl Partition {
         self.durable_end = end;
         self.counted_early_end = self.counted_early_end.min(end);
         self.in_sync.cut_own(end);
+        self.covered_end = self.covered_end.min(end);
+        self.covering_end = self.covering_end.min(end);
         // Only an unclean election makes a leader that lacks what was readable.
         self.high_watermark = self.high_watermark.min(end);
         self.epochs.truncate(end);
@@ -133,6 +135,8 @@ impl Partition {
             *position = start;
         }
         self.counted_early_end = Offset::ZERO;
+        self.covered_end = Offset::ZERO;
+        self.covering_end = Offset::ZERO;
         self.in_sync.restart_own(start);
         self.epochs.truncate(Offset::ZERO);
         self.producers.cut(Offset::ZERO);
@@ -143,6 +147,7 @@ impl Partition {
     /// The segments are cut: `view` is what is left of them, `producers` who wrote it.
     pub fn segments_cut(&mut self, view: LogView, producers: &[ProducerCheckpoint]) {
         self.awaits_cut = false;
+        self.is_swapping = false;
         self.segment_bytes = view.total_bytes();
         self.view = view;
         self.producers.restore(producers, self.tail.dirty_until(self.log_end_offset));

@@ -4,6 +4,7 @@
 //! Segments are ahead of the durable end when a run of large batches is in them and the WAL does not say so yet.
 //! The high watermark is at most the durable end, unless `flush.messages` says that appended counts.
 
+pub mod compaction;
 pub mod epochs;
 pub mod follower;
 mod gather;
@@ -87,6 +88,14 @@ pub struct Partition {
     pub truncation: Option<Truncation>,
     /// Whether segments hold what is void, until the store has answered.
     pub awaits_cut: bool,
+    /// Below it, a recovery reads nothing from the WAL: a checkpoint covers it.
+    pub covered_end: Offset,
+    /// The same once the checkpoint under way is durable.
+    pub covering_end: Offset,
+    /// Whether files are about to be exchanged: one that is opened now may be either.
+    pub is_swapping: bool,
+    /// Whether compaction has met records that it cannot read.
+    pub is_uncleanable: bool,
     /// Whether a coordinator of groups waits for its high watermark.
     pub is_coordinated: bool,
 }
@@ -141,6 +150,10 @@ impl Partition {
             placement: Placement::default(),
             truncation: None,
             awaits_cut: false,
+            covered_end: Offset::ZERO,
+            covering_end: Offset::ZERO,
+            is_swapping: false,
+            is_uncleanable: false,
             is_coordinated: false,
         }
     }
@@ -229,6 +242,10 @@ impl Partition {
         assert!(self.durable_end <= self.log_end_offset, "{key}: durable beyond the log");
         assert!(self.segments_end <= self.log_end_offset, "{key}: flushed beyond the log");
         assert!(self.high_watermark <= self.in_sync.own(), "{key}: beyond the own position");
+        assert!(self.covered_end <= self.segments_end, "{key}: covered beyond the segments");
+        let (first_dirty, holes_end) = (self.view.first_dirty_offset, self.view.holes_end);
+        assert!(first_dirty <= holes_end, "{key}: clean where it was compacted");
+        assert!(self.awaits_cut || holes_end <= self.segments_end, "{key}: compacted too far");
         self.in_sync.check_invariants();
         let settled = self.truncation.is_none() || !self.leads();
         assert!(settled, "{key}: a leader's log is not cut");

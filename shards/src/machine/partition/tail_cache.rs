@@ -96,6 +96,15 @@ impl CachedTail {
         dropped
     }
 
+    /// Drops what lies below `end` and is in segments, and says what it was.
+    pub fn drop_clean_until(&mut self, end: Offset) -> Dropped {
+        let below = self.batches.partition_point(|batch| batch.end_offset() <= end);
+        let count = below.min(self.clean);
+        let cost = self.batches.drain(..count).map(|batch| cost(&batch)).sum();
+        self.clean -= count;
+        Dropped { batches: count, cost }
+    }
+
     /// Whether no cached batch lies across `offset`.
     pub fn has_border(&self, offset: Offset) -> bool {
         self.from(offset).next().is_none_or(|batch| batch.header.base_offset >= offset)

@@ -184,6 +184,7 @@ impl ShardMachine {
             if let Some(replication) = &mut self.replication {
                 replication.cuts.insert(key);
             }
+            self.compaction.forget(&key);
             out.push(Effect::Store(StoreJob::Truncate { key, end_offset, begins_anew }));
         }
     }

@@ -16,6 +16,7 @@
 
 pub mod divergence;
 mod following;
+mod holes;
 pub mod inbound;
 pub mod link;
 mod shard;

@@ -1,6 +1,7 @@
 //! The partitions that a shard leads, on their way to the shards that follow.
 
 use super::divergence::{GoesOn, LeaderLog, goes_on};
+use super::holes::Holes;
 use super::link::{Link, LinkState, Stream, StreamState};
 use super::{LogRead, PeerEffect};
 use crate::format::metadata_command::{ChangePartition, IsrMember};
@@ -263,9 +264,17 @@ impl ShardMachine {
         let Some(replication) = &mut self.replication else { return };
         let mut links = replication.links.iter_mut();
         let Some(link) = links.find(|link| link.connection == read.connection) else { return };
-        let log_end = self.partitions.find(&read.key).map(|partition| partition.log_end_offset);
+        let partition = self.partitions.find(&read.key);
+        let log_end = partition.map(|partition| partition.log_end_offset).unwrap_or_default();
+        let batches = match partition {
+            Some(partition) => {
+                let epochs = partition.epochs.starts();
+                Holes { end: partition.view.holes_end, epochs }.filled(read.offset, batches)
+            }
+            None => batches,
+        };
         let node_id = link.node_id;
-        if let Err(slot) = link.log_read(read.stream, batches, log_end.unwrap_or_default()) {
+        if let Err(slot) = link.log_read(read.stream, batches, log_end) {
             link.close(read.stream);
             link.reopen_later(now, slot);
             self.disconnect_follower(now, slot, node_id);

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::value::{self, ConfigType};
-use super::{BrokerConfig, ConfigError, check_served, effective, topic_keys};
+use super::{BrokerConfig, ConfigError, effective, topic_keys};
 use crate::format::metadata_command::{ConfigEntry, SetTopicConfig};
 use crate::model::TopicId;
 
@@ -66,8 +66,12 @@ pub fn alter(
             }
         };
         key.rule.check(name, &value, broker.limits())?;
-        check_served(name, &value)?;
         command.set.push(ConfigEntry { name: name.clone(), value });
     }
+    let mut result = overrides.clone();
+    result.retain(|name, _| !command.remove.contains(name));
+    result.extend(command.set.iter().map(|entry| (entry.name.clone(), entry.value.clone())));
+    // What was set before is not looked at again, but for what keys say together.
+    super::check_together(&result, broker)?;
     Ok(command)
 }

@@ -145,8 +145,52 @@ const KEYS: &[BrokerKey] = &[
     ),
     flag("listeners", "--bind-addr and --kafka-port", "Where the server listens for clients."),
     key(
+        "log.cleaner.backoff.ms",
+        Rule::Long { min: 1, max: i64::MAX },
+        "15000",
+        "How often partitions are looked for that compaction may be waiting for, in milliseconds.",
+    ),
+    key(
+        "log.cleaner.dedupe.buffer.size",
+        Rule::Long { min: 1 << 20, max: 1 << 40 },
+        "134217728",
+        "Memory for the keys of compactions under way, in bytes, of all shards together: 24 bytes a \
+         key. Where a partition has more keys it takes several compactions.",
+    ),
+    key(
+        "log.cleaner.delete.retention.ms",
+        NATURAL,
+        "86400000",
+        "delete.retention.ms of topics that do not set it.",
+    ),
+    key(
+        "log.cleaner.io.max.bytes.per.second",
+        Rule::Long { min: 1024, max: i64::MAX },
+        FOREVER,
+        "Bytes that compactions read and write in a second at most, of all shards together. Without \
+         a limit they rest twice as long as they work.",
+    ),
+    key(
+        "log.cleaner.max.compaction.lag.ms",
+        Rule::Long { min: 1, max: i64::MAX },
+        FOREVER,
+        "max.compaction.lag.ms of topics that do not set it.",
+    ),
+    key(
+        "log.cleaner.min.cleanable.ratio",
+        Rule::Ratio,
+        "0.5",
+        "min.cleanable.dirty.ratio of topics that do not set it.",
+    ),
+    key(
+        "log.cleaner.min.compaction.lag.ms",
+        NATURAL,
+        "0",
+        "min.compaction.lag.ms of topics that do not set it.",
+    ),
+    key(
         "log.cleanup.policy",
-        Rule::ListOf(&["delete"]),
+        Rule::ListOf(&["compact", "delete"]),
         "delete",
         "cleanup.policy of topics that do not set it.",
     ),

@@ -61,13 +61,18 @@ fn tables_are_sorted_and_name_each_key_once() {
 #[test]
 fn every_topic_key_changes_what_is_resolved() {
     let changed = [
+        ("cleanup.policy", "compact"),
         ("compression.type", "zstd"),
+        ("delete.retention.ms", "7"),
         ("flush.messages", "100"),
         ("flush.ms", "7"),
+        ("max.compaction.lag.ms", "7"),
         ("max.message.bytes", "7"),
         ("message.timestamp.after.max.ms", "7"),
         ("message.timestamp.before.max.ms", "7"),
         ("message.timestamp.type", "LogAppendTime"),
+        ("min.cleanable.dirty.ratio", "0.01"),
+        ("min.compaction.lag.ms", "7"),
         ("min.insync.replicas", "2"),
         ("retention.bytes", "7"),
         ("retention.ms", "-1"),
@@ -80,8 +85,7 @@ fn every_topic_key_changes_what_is_resolved() {
         assert_ne!(settings, default, "{name}");
     }
     let mut all: Vec<&str> = changed.iter().map(|(name, _)| *name).collect();
-    // The one key whose only value is its default, and the one that elections go by.
-    all.insert(0, "cleanup.policy");
+    // The one that elections go by.
     all.push("unclean.leader.election.enable");
     assert_eq!(all, topic_keys().iter().map(|key| key.name).collect::<Vec<_>>());
 }
@@ -105,8 +109,7 @@ fn topic_override_comes_before_broker_value_before_default() {
 
 #[test]
 fn keys_without_effect_are_refused_by_name() {
-    for name in ["leader.replication.throttled.replicas", "delete.retention.ms", "no.such.key", ""]
-    {
+    for name in ["leader.replication.throttled.replicas", "preallocate", "no.such.key", ""] {
         let refused = check(name, "1").unwrap_err();
         assert_eq!(refused, ConfigError::UnknownKey { name: name.into(), of: "a topic" });
         assert_eq!(refused.key(), name);
@@ -116,9 +119,15 @@ fn keys_without_effect_are_refused_by_name() {
 #[test]
 fn values_out_of_range_or_of_another_kind_are_refused() {
     for (name, value) in [
-        ("cleanup.policy", "compact"),
-        ("cleanup.policy", "delete,compact"),
+        ("cleanup.policy", "compacted"),
+        ("cleanup.policy", "compact,compact"),
         ("cleanup.policy", "delete,delete"),
+        ("min.cleanable.dirty.ratio", "1.01"),
+        ("min.cleanable.dirty.ratio", "-0.1"),
+        ("min.cleanable.dirty.ratio", "NaN"),
+        ("min.compaction.lag.ms", "-1"),
+        ("max.compaction.lag.ms", "0"),
+        ("delete.retention.ms", "-1"),
         ("cleanup.policy", ""),
         ("compression.type", "brotli"),
         ("flush.messages", "0"),
@@ -138,7 +147,13 @@ fn values_out_of_range_or_of_another_kind_are_refused() {
         assert!(matches!(&refused, ConfigError::InvalidValue { .. }), "{name}={value}: {refused}");
         assert_eq!(refused.key(), name);
     }
-    for (name, value) in [("max.message.bytes", "16777216"), ("retention.ms", " 5 ")] {
+    for (name, value) in [
+        ("max.message.bytes", "16777216"),
+        ("retention.ms", " 5 "),
+        ("cleanup.policy", "compact, delete"),
+        ("min.cleanable.dirty.ratio", "1"),
+        ("min.cleanable.dirty.ratio", "0.0"),
+    ] {
         assert_eq!(check(name, value), Ok(()), "{name}={value}");
     }
 }
@@ -178,6 +193,9 @@ fn broker_settings_are_what_was_set() {
         default_replication_factor: 1,
         auto_create_topics: false,
         retention_interval_ms: 300_000,
+        compaction_interval_ms: 15_000,
+        compaction_map_bytes: 128 << 20,
+        compaction_bytes_per_second_max: None,
         socket_request_max_bytes: 2048,
         connections_max_idle_ms: 5000,
         replica_lag_time_max_ms: 30_000,
@@ -256,12 +274,43 @@ fn incremental_changes_become_sets_and_removals() {
     assert_eq!(error(&twice), ConfigError::NamedTwice { name: "segment.ms".into() });
     let number = [("segment.ms", ConfigOp::Append("1".into()))];
     assert_eq!(error(&number), ConfigError::NotAList { name: "segment.ms".into() });
-    for op in [ConfigOp::Append("compact".into()), ConfigOp::Subtract("delete".into())] {
+    let both = change(&[("cleanup.policy", ConfigOp::Append("compact".into()))]).unwrap();
+    assert_eq!(both.set[0].value, "delete,compact");
+    for op in [ConfigOp::Append("shrink".into()), ConfigOp::Subtract("delete".into())] {
         let refused = error(&[("cleanup.policy", op)]);
         assert!(matches!(refused, ConfigError::InvalidValue { .. }), "{refused}");
     }
     let unknown = [("nope", ConfigOp::Delete)];
     assert!(matches!(error(&unknown), ConfigError::UnknownKey { .. }));
+}
+
+#[test]
+fn the_least_lag_of_compaction_is_no_more_than_the_most() {
+    let lags = |min: &str, max: &str| {
+        check_topic_configs(
+            &overrides(&[("min.compaction.lag.ms", min), ("max.compaction.lag.ms", max)]),
+            &broker(&[]),
+        )
+    };
+    assert_eq!(lags("7", "7"), Ok(()));
+    assert!(matches!(lags("8", "7"), Err(ConfigError::InvalidValue { .. })));
+    let current = overrides(&[("max.compaction.lag.ms", "7")]);
+    let change = |min: &str, node: &BrokerConfig| {
+        let set = [("min.compaction.lag.ms".to_owned(), ConfigOp::Set(min.to_owned()))];
+        alter(TopicId([1; 16]), &current, node, &set).map(|command| command.set.len())
+    };
+    assert_eq!(change("7", &broker(&[])), Ok(1));
+    assert!(change("8", &broker(&[])).is_err());
+}
+
+#[test]
+fn a_compacted_topics_segments_are_rolled_before_its_lag_is_over() {
+    let segment_ms = |policy: &str| {
+        let keys = [("cleanup.policy", policy), ("max.compaction.lag.ms", "700")];
+        TopicSettings::resolve(&overrides(&keys), &broker(&[])).unwrap().partition.segment_ms
+    };
+    assert_eq!(segment_ms("compact"), 700);
+    assert_eq!(segment_ms("delete"), PartitionConfig::default().segment_ms);
 }
 
 #[test]

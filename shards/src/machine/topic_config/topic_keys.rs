@@ -57,7 +57,8 @@ const KEYS: &[TopicKey] = &[
         default: "delete",
         synonyms: &[same("log.cleanup.policy")],
         doc: "How old records leave. With delete, whole segments go once retention.ms or \
-              retention.bytes is exceeded. Compaction is not served.",
+              retention.bytes is exceeded. With compact, every key keeps its newest record, and \
+              records without a key are refused. Both may be given.",
     },
     TopicKey {
         name: "compression.type",
@@ -66,6 +67,15 @@ const KEYS: &[TopicKey] = &[
         synonyms: &[same("compression.type")],
         doc: "How batches are stored. With producer they keep the bytes that were sent; any other \
               value has the server compress each batch again that comes in another form.",
+    },
+    TopicKey {
+        name: "delete.retention.ms",
+        rule: Rule::Long { min: 0, max: i64::MAX },
+        default: "86400000",
+        synonyms: &[same("log.cleaner.delete.retention.ms")],
+        doc: "How long, in milliseconds, a compacted topic keeps a tombstone from the first \
+              compaction on that meets it. Who reads from the beginning has that long to learn that \
+              a key was deleted.",
     },
     TopicKey {
         name: "flush.messages",
@@ -83,6 +93,14 @@ const KEYS: &[TopicKey] = &[
         synonyms: &[same("log.flush.interval.ms")],
         doc: "How long, in milliseconds, an acknowledged record may stay unflushed. Matters only \
               with flush.messages above 1.",
+    },
+    TopicKey {
+        name: "max.compaction.lag.ms",
+        rule: Rule::Long { min: 1, max: i64::MAX },
+        default: FOREVER,
+        synonyms: &[same("log.cleaner.max.compaction.lag.ms")],
+        doc: "How long, in milliseconds, a record of a compacted topic may stay before compaction \
+              looks at it, however few there are. Segments are rolled as early.",
     },
     TopicKey {
         name: "max.message.bytes",
@@ -115,6 +133,22 @@ const KEYS: &[TopicKey] = &[
         synonyms: &[same("log.message.timestamp.type")],
         doc: "Whose time a record carries: the producer's (CreateTime) or the server's at the \
               append (LogAppendTime).",
+    },
+    TopicKey {
+        name: "min.cleanable.dirty.ratio",
+        rule: Rule::Ratio,
+        default: "0.5",
+        synonyms: &[same("log.cleaner.min.cleanable.ratio")],
+        doc: "How much of a compacted topic's partition has to be new since its last compaction, \
+              by bytes of its closed segments, before the next one.",
+    },
+    TopicKey {
+        name: "min.compaction.lag.ms",
+        rule: Rule::Long { min: 0, max: i64::MAX },
+        default: "0",
+        synonyms: &[same("log.cleaner.min.compaction.lag.ms")],
+        doc: "How long, in milliseconds, every record of a compacted topic stays at least, whatever \
+              follows it. No more than max.compaction.lag.ms.",
     },
     TopicKey {
         name: "min.insync.replicas",

@@ -13,6 +13,8 @@ pub enum ConfigType {
     Int,
     /// 64 bits.
     Long,
+    /// A number with a fraction.
+    Double,
     /// Words with commas between.
     List,
 }
@@ -34,6 +36,8 @@ pub enum Rule {
         /// Most.
         max: i64,
     },
+    /// A number from 0 to 1.
+    Ratio,
     /// Bytes of a batch: from 0 to what a WAL file holds.
     MessageBytes,
     /// `true` or `false`.
@@ -53,6 +57,7 @@ impl Rule {
         match self {
             Self::Int { .. } | Self::MessageBytes => ConfigType::Int,
             Self::Long { .. } => ConfigType::Long,
+            Self::Ratio => ConfigType::Double,
             Self::Boolean => ConfigType::Boolean,
             Self::OneOf(_) | Self::Text => ConfigType::String,
             Self::ListOf(_) => ConfigType::List,
@@ -80,6 +85,10 @@ impl Rule {
                 let most = i32::try_from(limits.message_bytes_max).unwrap_or(i32::MAX);
                 range(0, i64::from(most))
             }
+            Self::Ratio => match text.parse::<f64>() {
+                Ok(ratio) if (0.0..=1.0).contains(&ratio) => Ok(()),
+                _ => refuse("a number from 0 to 1 is due".to_owned()),
+            },
             Self::Boolean if matches!(text, "true" | "false") => Ok(()),
             Self::Boolean => refuse("true or false is due".to_owned()),
             Self::OneOf(words) if words.contains(&text) => Ok(()),
@@ -101,6 +110,12 @@ impl Rule {
 /// The words of a list.
 pub(super) fn list(value: &str) -> impl Iterator<Item = &str> {
     value.split(',').map(str::trim).filter(|word| !word.is_empty())
+}
+
+/// A ratio that its rule has accepted, in millionths.
+pub(super) fn ppm(value: &str) -> u32 {
+    let ratio: f64 = value.trim().parse().expect("checked by the key's rule");
+    (ratio * 1e6).round() as u32
 }
 
 /// A number that its rule has accepted.

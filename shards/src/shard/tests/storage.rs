@@ -75,6 +75,8 @@ impl Storage for AppendOnly {
             StoreJob::RemoveLeftovers => vec![StoreReply::Leftovers { count: 0 }],
             StoreJob::Configure { .. }
             | StoreJob::Roll { .. }
+            | StoreJob::Compact { .. }
+            | StoreJob::SwapSegments { .. }
             | StoreJob::DeleteSegments { .. } => Vec::new(),
         })
     }

@@ -7,12 +7,14 @@ use std::path::{Path, PathBuf};
 use super::Damage;
 use super::replay::Overlay;
 use super::scan::{self, Listed, Scanned, Wanted};
+use crate::format::cleaner_checkpoint::{self, CleanerCheckpoint, SWAP_FILE_NAME};
 use crate::format::positions::PartitionCheckpoint;
 use crate::format::record_batch::BatchHeader;
 use crate::format::{epoch_checkpoint, producer_snapshot};
 use crate::machine::effect::SegmentMeta;
 use crate::machine::input::PartitionConfig;
 use crate::model::{LeaderEpoch, Offset, ReplicaKey};
+use crate::store::compaction::{complete, read_checkpoint};
 use crate::store::disk::{Disk, read_file};
 use crate::store::paths::{SegmentFile, segment_file};
 use crate::store::producers::ProducerTable;
@@ -89,6 +91,8 @@ pub struct Inspection {
     pub(super) log_start: Offset,
     /// Up to the first batch that is in doubt.
     pub(super) history: History,
+    /// How far the log is compacted, by its own word; a cut may have made less of it.
+    pub(super) cleaner: CleanerCheckpoint,
 }
 
 /// Leader epochs and producers as of some offset.
@@ -128,9 +132,25 @@ impl History {
 }
 
 /// Looks at a partition. Changes nothing.
-pub fn inspect<D: Disk>(disk: &D, subject: Subject) -> io::Result<Inspection> {
-    let (names, mut listed) =
+pub fn inspect<D: Disk>(disk: &D, mut subject: Subject) -> io::Result<Inspection> {
+    let (mut names, mut listed) =
         if subject.found { list(disk, &subject.dir)? } else { Default::default() };
+    let mut damage = None;
+    if names.iter().any(|name| name == SWAP_FILE_NAME) {
+        // The one thing that is done before all is known to be well: it was decided, and nothing else can be read before.
+        damage = complete_swap(disk, &subject.dir)?;
+        (names, listed) = list(disk, &subject.dir)?;
+    }
+    let mut cleaner = CleanerCheckpoint::default();
+    if !subject.overlay.wiped && names.iter().any(|name| name == cleaner_checkpoint::FILE_NAME) {
+        cleaner = read_checkpoint(disk, &subject.dir)?;
+        // What was compacted was durable in segments before. The WAL may still have it, from before that.
+        let known = cleaner.cut(subject.overlay.lowest_cut.unwrap_or(cleaner.holes_end));
+        let is_there = listed.last().is_some_and(|last| last.base_offset >= known.holes_end);
+        if is_there {
+            subject.overlay.batches.retain(|batch| batch.end_offset() > known.holes_end);
+        }
+    }
     let checkpoint = subject.checkpoint.as_ref().filter(|_| !subject.overlay.voids_checkpoint());
     let checkpointed = subject.checkpointed_end();
     let flushed = checkpointed.max(subject.overlay.flushed);
@@ -156,8 +176,12 @@ pub fn inspect<D: Disk>(disk: &D, subject: Subject) -> io::Result<Inspection> {
         append_from: 0,
         log_start: log_start.unwrap_or_default(),
         history,
+        cleaner,
         subject,
     };
+    if let Some(what) = damage {
+        found.damage((found.log_start, flushed.unwrap_or(found.log_start)), what);
+    }
     let mut end = flushed.unwrap_or_default().max(found.log_start);
     if found.restart {
         let lost = flushed.filter(|flushed| *flushed > found.log_start);
@@ -217,7 +241,8 @@ impl Inspection {
         let trusted = if self.subject.lacks_checkpoint { last } else { Offset::ZERO };
         let doubtful = checkpointed.unwrap_or(trusted).min(keep_from);
         let doubtful = overlay.lowest_cut.map_or(doubtful, |cut| cut.min(doubtful));
-        let wanted = Wanted { trust_below: checkpointed.unwrap_or_default(), keep_from };
+        let holes_end = self.cleaner.holes_end;
+        let wanted = Wanted { trust_below: checkpointed.unwrap_or_default(), keep_from, holes_end };
         let mut end: Option<Offset> = None;
         for (index, segment) in listed.iter().enumerate() {
             if let Some(end) = end.filter(|end| *end != segment.base_offset) {
@@ -249,8 +274,12 @@ impl Inspection {
                     history.observe(header);
                 }
             };
-            let scanned = scan::scan(disk, &self.subject.dir, segment, wanted, observe)?;
+            let mut scanned = scan::scan(disk, &self.subject.dir, segment, wanted, observe)?;
             let stop = scanned.stop.clone();
+            let next = next.filter(|next| *next > scanned.end_offset && *next <= holes_end);
+            if let Some(next) = next.filter(|_| stop.is_none()) {
+                scanned.end_offset = next;
+            }
             end = Some(scanned.end_offset);
             let position = scanned.end_position;
             self.scanned.push((*segment, scanned));
@@ -343,7 +372,8 @@ impl Inspection {
             return;
         }
         let at = kept.partition_point(|header| header.base_offset < first);
-        let aligned = kept.get(at).map_or(end, |header| header.base_offset) == first;
+        let found = kept.get(at).map_or(end, |header| header.base_offset);
+        let aligned = found == first || found > first && first <= self.cleaner.holes_end;
         if !aligned {
             self.append_from = overlay.batches.len();
             self.damage((first, wal_end), "segments and WAL disagree on batches".to_owned());
@@ -357,6 +387,17 @@ impl Inspection {
         } else if overlay.cut.is_some() {
             self.keep_end = wal_end;
         }
+    }
+}
+
+/// Completes an exchange of segments that was decided. Returns what is wrong with what says so.
+fn complete_swap<D: Disk>(disk: &D, dir: &Path) -> io::Result<Option<String>> {
+    let content = read_file(disk, &dir.join(SWAP_FILE_NAME))?;
+    match str::from_utf8(&content).ok().and_then(cleaner_checkpoint::decode_swap) {
+        Some(swap) => complete(disk, dir, swap).map(|()| None),
+        None => Ok(Some(format!(
+            "{SWAP_FILE_NAME} cannot be read: nobody knows which segments it exchanges"
+        ))),
     }
 }
 

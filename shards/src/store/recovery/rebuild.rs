@@ -9,13 +9,16 @@ use std::path::Path;
 use super::partition::{Inspection, Subject};
 use super::replay::Overlay;
 use super::scan::{self, Listed, Scanned};
+use crate::format::cleaner_checkpoint::{self, CleanerCheckpoint};
+use crate::format::compacted_batch;
 use crate::format::positions::PartitionCheckpoint;
 use crate::format::record_batch::BatchHeader;
-use crate::model::{Offset, TimestampMs};
+use crate::model::{LeaderEpoch, Offset, TimestampMs};
+use crate::store::compaction::write_checkpoint;
 use crate::store::disk::{Disk, OpenMode, replace_file};
 use crate::store::open_files::OpenFiles;
 use crate::store::partition_log::{PartitionLog, create_dir};
-use crate::store::paths::{self, Aside, SegmentFile, segment_file};
+use crate::store::paths::{self, Aside, CLEANED_SUFFIX, SegmentFile, segment_file};
 use crate::store::segment::Segment;
 use crate::store::truncate::border_from;
 use crate::store::{owner, put_aside};
@@ -34,7 +37,7 @@ pub fn apply<D: Disk>(
     place(disk, data, &mut inspection.subject)?;
     let Inspection { subject, names, sealed, scanned, keep_end, restart, append_from, .. } =
         inspection;
-    let mut history = inspection.history;
+    let (mut history, cleaner) = (inspection.history, inspection.cleaner);
     let checkpointed_end = subject.checkpointed_end();
     let Subject { key, topic_name, config, dir, checkpoint, overlay, .. } = subject;
     let label = dir.file_name().and_then(|name| name.to_str()).unwrap_or("?").to_owned();
@@ -53,6 +56,10 @@ pub fn apply<D: Disk>(
         kept.clone().for_each(|header| history.observe(header));
         let mut segment =
             write_segment(disk, &dir, listed, scanned, kept, is_last, &label, report)?;
+        if !is_last {
+            // Compaction may have left nothing at its end.
+            segment.skip_to(scanned.end_offset);
+        }
         if is_last {
             let first = scan::first_timestamp(disk, &dir, listed.base_offset)?;
             let known = first > TimestampMs::NONE && first < now;
@@ -75,6 +82,15 @@ pub fn apply<D: Disk>(
     log.epochs_changed = checkpoint.as_ref().is_none_or(|known| known.epochs != log.epochs);
 
     let mut files = OpenFiles::new(OPEN_FILES_MAX);
+    log.cleaner = if restart { CleanerCheckpoint::default() } else { cleaner.cut(keep_end) };
+    if log.cleaner != cleaner && !restart {
+        write_checkpoint(disk, &dir, log.cleaner)?;
+    }
+    if let Some(end) = log.end_offset().filter(|end| *end < keep_end) {
+        // The log was cut where compaction has left nothing.
+        let epoch = log.epochs.last().map_or(LeaderEpoch(0), |(epoch, _)| *epoch);
+        log.append(disk, &mut files, &[compacted_batch::filler(end, keep_end, epoch)], now)?;
+    }
     let rest = &overlay.batches[append_from..];
     if !rest.is_empty() {
         let bytes: usize = rest.iter().map(|batch| batch.total_bytes()).sum();
@@ -157,6 +173,7 @@ fn write_segment<'a, D: Disk>(
     let mut segment = scanned.start;
     let (mut index, mut time_index) = (scanned.index.clone(), scanned.time_index.clone());
     for header in kept {
+        segment.skip_to(header.base_offset);
         let due = segment.push(header, TimestampMs::NONE);
         index.extend(due.offset.iter().flat_map(|entry| entry.encode()));
         time_index.extend(due.time.iter().flat_map(|entry| entry.encode()));
@@ -238,7 +255,12 @@ fn remove_void<D: Disk>(
         let void = match SegmentFile::parse(name) {
             Some((SegmentFile::Snapshot, at)) => restart || at != end && !bases.contains(&at),
             Some((_, base)) => restart || !bases.contains(&base),
-            None => name.ends_with(".tmp"),
+            None if name == cleaner_checkpoint::FILE_NAME => restart,
+            None => {
+                name == cleaner_checkpoint::SWAP_FILE_NAME
+                    || name.ends_with(".tmp")
+                    || name.ends_with(CLEANED_SUFFIX)
+            }
         };
         if !void {
             continue;

@@ -68,6 +68,8 @@ pub struct Wanted {
     pub trust_below: Offset,
     /// The headers from here on are wanted.
     pub keep_from: Offset,
+    /// Below it, compaction may have taken offsets out.
+    pub holes_end: Offset,
 }
 
 /// Reads a segment. `observe` sees every batch that is read, in order.
@@ -104,6 +106,12 @@ pub fn scan<D: Disk>(
     while found.end_position < listed.bytes {
         let header = match reader.batch(found.end_position)? {
             Ok(header) if header.base_offset == found.end_offset => header,
+            Ok(header)
+                if header.base_offset > found.end_offset
+                    && header.base_offset <= wanted.holes_end =>
+            {
+                header
+            }
             Ok(header) => {
                 found.stop = Some(format!(
                     "offset {} where {} was due",
@@ -118,6 +126,7 @@ pub fn scan<D: Disk>(
         };
         observe(&header);
         if header.base_offset < wanted.keep_from && found.kept.is_empty() {
+            found.start.skip_to(header.base_offset);
             let due = found.start.push(&header, TimestampMs::NONE);
             found.index.extend(due.offset.iter().flat_map(|entry| entry.encode()));
             found.time_index.extend(due.time.iter().flat_map(|entry| entry.encode()));

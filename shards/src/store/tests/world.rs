@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::IoSlice;
 use std::path::{Path, PathBuf};
 
+use crate::format::batch_builder::BatchBuilder;
+use crate::format::compression::Codec;
 use crate::format::positions::PartitionCheckpoint;
 use crate::format::record_batch::StoredBatch;
 use crate::format::sample_batch::SampleBatch;
@@ -16,6 +18,7 @@ use crate::model::{
     TimestampMs, TopicId, WalFileSeq,
 };
 use crate::store::SegmentStore;
+use crate::store::cleaner::CleanerLimits;
 use crate::store::disk::{Disk, OpenMode, read_file};
 use crate::store::paths::{self, SegmentFile, segment_file};
 use crate::store::producers::ProducerTable;
@@ -182,6 +185,8 @@ impl World {
             | StoreJob::Roll { key }
             | StoreJob::DeleteSegments { key, .. }
             | StoreJob::Truncate { key, .. }
+            | StoreJob::Compact { key, .. }
+            | StoreJob::SwapSegments { key, .. }
             | StoreJob::Remove { key } => *key,
             StoreJob::AppendRuns { runs, .. } => runs[0].0,
             StoreJob::Checkpoint(_) | StoreJob::RemoveLeftovers => {
@@ -220,6 +225,56 @@ impl World {
         self.commit(key, vec![WalEntry::Batch { key, batch }])?;
         self.settle(key);
         Ok(())
+    }
+
+    /// Writes a batch of keyed records to the WAL, durably; a record without a value is a tombstone.
+    pub fn produce_keyed(
+        &mut self,
+        key: ReplicaKey,
+        producer: i64,
+        records: &[(u8, Option<usize>)],
+        codec: Codec,
+    ) -> Result<StoredBatch, Dead> {
+        let model = self.models.get_mut(&key).unwrap();
+        let base = model.end();
+        let sequence = model.batches.iter().filter(|b| b.header.producer_id.0 == producer);
+        let sequence = sequence.map(|batch| batch.header.record_count).sum();
+        let mut builder = BatchBuilder::new(codec);
+        if producer >= 0 {
+            builder = builder.idempotent(ProducerId(producer), ProducerEpoch(0), sequence);
+        }
+        for (at, (name, bytes)) in (0..).zip(records) {
+            let value = bytes.map(|bytes| vec![*name; bytes]);
+            let time = TimestampMs(1000 + base.0 + at);
+            builder.push(time, Some(&[*name]), value.as_deref(), &[]);
+        }
+        let batch = StoredBatch::place(builder.build(), base, LeaderEpoch(EPOCH));
+        model.maybe.push(batch.clone());
+        self.commit(key, vec![WalEntry::Batch { key, batch: batch.clone() }])?;
+        self.settle(key);
+        Ok(batch)
+    }
+
+    /// Does a job and returns all that is answered.
+    pub fn replies(&mut self, key: ReplicaKey, job: StoreJob) -> Result<Vec<StoreReply>, Dead> {
+        let shard = self.shard(key);
+        self.stores[shard].execute(job).map_err(|_| Dead)
+    }
+
+    /// A step of the compaction under way.
+    pub fn compact(&mut self, key: ReplicaKey) -> Result<Vec<StoreReply>, Dead> {
+        let shard = self.shard(key);
+        assert!(self.stores[shard].is_compacting(), "a compaction has something to do");
+        Ok(self.stores[shard].compact().map_err(|_| Dead)?.replies)
+    }
+
+    /// With this much memory for keys.
+    pub fn limit_map(&mut self, map_bytes_max: usize) {
+        let limits = CleanerLimits { map_bytes_max, ..CleanerLimits::default() };
+        self.stores = std::mem::take(&mut self.stores)
+            .into_iter()
+            .map(|store| store.with_cleaner(limits))
+            .collect();
     }
 
     /// What was in flight for a partition is durable.
