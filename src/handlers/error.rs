@@ -109,6 +109,7 @@ pub fn of_rejection(rejection: &Rejection) -> Refusal {
         Rejection::UnknownBroker(_) => ErrorCode::BrokerIdNotRegistered,
         Rejection::BrokerInUse(_) => ErrorCode::InvalidRequest,
         Rejection::NoReassignment(_) => ErrorCode::NoReassignmentInProgress,
+        Rejection::GroupConfigsFull => ErrorCode::PolicyViolation,
         Rejection::NoShards(_) => ErrorCode::InvalidRegistration,
         // The log never gives an index twice, topic ids are drawn at random, and no client founds a
         // cluster.

@@ -50,6 +50,8 @@ pub enum MetadataCommand {
     ReassignPartition(ReassignPartition),
     /// Settings of the whole cluster change.
     SetClusterConfig(SetClusterConfig),
+    /// What a group has of its own changes.
+    SetGroupConfig(SetGroupConfig),
     /// The cluster gets its identity, once.
     FoundCluster(FoundCluster),
     /// A node may come to the cluster.
@@ -271,6 +273,17 @@ pub struct SetClusterConfig {
     pub remove: Vec<String>,
 }
 
+/// See [`MetadataCommand::SetGroupConfig`].
+#[derive(Clone, PartialEq, Eq, Debug, Archive, Serialize, Deserialize)]
+pub struct SetGroupConfig {
+    /// Which group, whether there is one or not.
+    pub group_id: String,
+    /// Settings to set, already validated.
+    pub set: Vec<ConfigEntry>,
+    /// Settings to remove.
+    pub remove: Vec<String>,
+}
+
 /// See [`MetadataCommand::FoundCluster`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Archive, Serialize, Deserialize)]
 pub struct FoundCluster {
@@ -318,6 +331,7 @@ mod kind {
     pub const JOIN_NODE: u16 = 16;
     pub const LEAVE_NODE: u16 = 17;
     pub const NODE_LEFT: u16 = 18;
+    pub const SET_GROUP_CONFIG: u16 = 19;
 }
 
 /// The version in which a kind is written. Older ones are read.
@@ -352,6 +366,7 @@ impl MetadataCommand {
             Self::JoinNode(body) => frame(kind::JOIN_NODE, to_body(body)),
             Self::LeaveNode(body) => frame(kind::LEAVE_NODE, to_body(body)),
             Self::NodeLeft(body) => frame(kind::NODE_LEFT, to_body(body)),
+            Self::SetGroupConfig(body) => frame(kind::SET_GROUP_CONFIG, to_body(body)),
         }
     }
 
@@ -384,6 +399,7 @@ impl MetadataCommand {
             kind::JOIN_NODE => Self::JoinNode(from_body(frame.body)?),
             kind::LEAVE_NODE => Self::LeaveNode(from_body(frame.body)?),
             kind::NODE_LEFT => Self::NodeLeft(from_body(frame.body)?),
+            kind::SET_GROUP_CONFIG => Self::SetGroupConfig(from_body(frame.body)?),
             _ => return Err(unknown),
         })
     }

@@ -16,7 +16,7 @@ use crate::model::{BrokerEpoch, LeaderEpoch, NodeId, TopicId};
 /// First four bytes of a snapshot: "CHMS".
 pub const SNAPSHOT_MAGIC: u32 = u32::from_le_bytes(*b"CHMS");
 const KIND: u16 = 1;
-const VERSION: u16 = 4;
+const VERSION: u16 = 5;
 
 /// All of the metadata as of a log index.
 #[derive(Clone, PartialEq, Eq, Debug, Archive, Serialize, Deserialize)]
@@ -43,6 +43,17 @@ pub struct MetadataSnapshot {
     /// Nodes that are to go.
     #[rkyv(with = Map<NodeIdBytes>)]
     pub leaving: Vec<NodeId>,
+    /// What groups have of their own, by group.
+    pub group_configs: Vec<GroupConfigRecord>,
+}
+
+/// What a group has of its own.
+#[derive(Clone, PartialEq, Eq, Debug, Archive, Serialize, Deserialize)]
+pub struct GroupConfigRecord {
+    /// The group.
+    pub group_id: String,
+    /// Settings, by key.
+    pub configs: Vec<ConfigEntry>,
 }
 
 /// Which proposals of a node's incarnation are in the metadata.
