@@ -55,7 +55,8 @@ impl Core {
     /// Whole batches out of the segments.
     pub(super) async fn read(&self, key: ReplicaKey, range: Range) -> Result<Bytes, FetchError> {
         let still_here = || self.look(|machine| machine.info(key).is_some());
-        for _ in 0..READ_ATTEMPTS {
+        let mut attempts = 0;
+        while attempts < READ_ATTEMPTS {
             let view = self.look(|machine| machine.log_view(key));
             let (Some(view), Some(directory)) = (view, self.directory(key)) else {
                 return Err(FetchError::UnknownPartition(key));
@@ -68,16 +69,18 @@ impl Core {
                 Ok(bytes) => return Ok(bytes),
                 Err(error) => self.explain(key, range.offset, &error)?,
             }
-            self.await_swap(key).await;
+            attempts += self.await_swap(key, view.generation).await;
         }
         Err(FetchError::StorageFailed)
     }
 
-    /// Waits while files of a partition are being exchanged, which is not for long.
-    async fn await_swap(&self, key: ReplicaKey) {
+    /// Waits while files of a partition are being exchanged, which is not for long. Returns how many attempts of a read
+    /// that met the segments of `generation` this was: one that an exchange got in the way of is none.
+    async fn await_swap(&self, key: ReplicaKey, generation: u32) -> usize {
         while self.look(|machine| machine.is_swapping(key)) {
             glommio::timer::sleep(SWAP_PATIENCE).await;
         }
+        usize::from(self.look(|machine| machine.is_view_current(key, generation)))
     }
 
     /// What a failed read means: an error for the client, or another attempt.
@@ -151,7 +154,8 @@ impl Core {
     ) -> Result<Option<ListedOffset>, FetchError> {
         let key = question.key;
         let still_here = || self.look(|machine| machine.info(key).is_some());
-        for _ in 0..READ_ATTEMPTS {
+        let mut attempts = 0;
+        while attempts < READ_ATTEMPTS {
             let (info, view, tail) = self.look(|machine| {
                 machine.check_knows_end(key, question.current_leader_epoch)?;
                 let unknown = FetchError::UnknownPartition(key);
@@ -175,7 +179,7 @@ impl Core {
                 Ok(found) => found,
                 Err(error) => {
                     self.explain(key, from, &error)?;
-                    self.await_swap(key).await;
+                    attempts += self.await_swap(key, view.generation).await;
                     continue;
                 }
             };
