@@ -19,7 +19,7 @@ use chronik_shards::machine::group::TopicFacts;
 use chronik_shards::machine::metadata::{ApplyOutcome, MetadataChange, MetadataImage, Topic};
 use chronik_shards::machine::replica::NodeIdentity;
 use chronik_shards::machine::replication::PeerLimits;
-use chronik_shards::machine::topic_config::BrokerConfig;
+use chronik_shards::machine::topic_config::{BrokerConfig, group_overrides};
 use chronik_shards::model::{BrokerEpoch, NodeId, PartitionIndex, ReplicaKey, ShardId, TopicId};
 use chronik_shards::shard::ShardHandle;
 
@@ -204,6 +204,7 @@ impl Front {
                     self.configure(&view, topic);
                 }
             }
+            MetadataChange::GroupConfigChanged => self.tell_group_configs(&view),
             MetadataChange::BrokerRegistered { node_id } => {
                 self.locate(&view, *node_id);
                 self.assign_with(&view, *node_id);
@@ -227,10 +228,18 @@ impl Front {
         for node_id in view.image().broker_ids() {
             self.locate(&view, node_id);
         }
+        self.tell_group_configs(&view);
         for topic in view.image().topics() {
             self.tell_groups(&view, topic.id);
             self.assign_from(&view, topic.id, PartitionIndex(0));
         }
+    }
+
+    /// Tells coordinators what groups have of their own.
+    fn tell_group_configs(&self, view: &MetadataView) {
+        let configs = view.image().group_configs().iter();
+        let overrides = configs.map(|(group_id, own)| (group_id.clone(), group_overrides(own)));
+        self.shard.group_overrides_changed(overrides.collect());
     }
 
     /// Tells coordinators of groups what there is to subscribe to.

@@ -75,6 +75,13 @@ impl MetadataView {
         self.settings.get(&topic)
     }
 
+    /// What a group has of its own.
+    #[must_use]
+    pub fn group_configs(&self, group_id: &str) -> &BTreeMap<String, String> {
+        static NOTHING: BTreeMap<String, String> = BTreeMap::new();
+        self.image.group_configs().get(group_id).unwrap_or(&NOTHING)
+    }
+
     /// Applies a committed command. An index that is not above the applied one changes nothing.
     pub fn apply(&mut self, index: u64, command: &MetadataCommand) -> Vec<MetadataChange> {
         let changes = self.image.apply(index, command).changes;
@@ -116,6 +123,7 @@ impl MetadataView {
                 | MetadataChange::BrokerChanged { .. }
                 | MetadataChange::BrokerUnregistered { .. }
                 | MetadataChange::ClusterFounded
+                | MetadataChange::GroupConfigChanged
                 | MetadataChange::PartitionsCreated { .. }
                 | MetadataChange::PartitionChanged { .. } => {}
             }

@@ -10,9 +10,10 @@ use chronik_protocol::messages::alter_configs_request::{
 use chronik_protocol::messages::alter_configs_response::{
     AlterConfigsResourceResponse, AlterConfigsResponse,
 };
-use chronik_shards::format::metadata_command::{ConfigEntry, SetTopicConfig};
+use chronik_shards::format::metadata_command::{ConfigEntry, MetadataCommand, SetTopicConfig};
 use chronik_shards::machine::topic_config::check_topic_configs;
 
+use super::configs::Changed;
 use super::error::Refusal;
 use super::{Handlers, configs, error};
 use crate::metadata_view::MetadataView;
@@ -44,11 +45,16 @@ pub async fn handle(handlers: &Rc<Handlers>, request: AlterConfigsRequest) -> Al
 fn command(
     view: &MetadataView,
     resource: &AlterConfigsResource,
-) -> Result<Option<SetTopicConfig>, Refusal> {
+) -> Result<Option<MetadataCommand>, Refusal> {
     let changes_nothing = resource.configs.is_empty();
     let (kind, name) = (resource.resource_type, &resource.resource_name);
-    let Some(topic) = configs::changed_topic(view, kind, name, changes_nothing)? else {
-        return Ok(None);
+    let topic = match configs::changed(view, kind, name, changes_nothing)? {
+        Changed::Topic(topic) => topic,
+        Changed::Nothing => return Ok(None),
+        Changed::Group => {
+            let message = "a group's configuration is changed by IncrementalAlterConfigs";
+            return Err(Refusal::new(ErrorCode::InvalidRequest, message));
+        }
     };
     let mut overrides = BTreeMap::new();
     for config in &resource.configs {
@@ -64,5 +70,6 @@ fn command(
     check_topic_configs(&overrides, view.broker_config())
         .map_err(|error| error::of_config(&error))?;
     let set = overrides.into_iter().map(|(name, value)| ConfigEntry { name, value }).collect();
-    Ok(Some(SetTopicConfig { topic_id: topic.id, replace: true, set, remove: Vec::new() }))
+    let command = SetTopicConfig { topic_id: topic.id, replace: true, set, remove: Vec::new() };
+    Ok(Some(MetadataCommand::SetTopicConfig(command)))
 }

@@ -32,7 +32,6 @@ pub fn handle(
         return DescribeClusterResponse {
             error_code: code.code(),
             error_message: Some(message.into()),
-            endpoint_type: request.endpoint_type,
             ..DescribeClusterResponse::default()
         };
     }

@@ -11,7 +11,9 @@ use chronik_protocol::messages::describe_configs_response::{
     DescribeConfigsResourceResult, DescribeConfigsResponse, DescribeConfigsResult,
     DescribeConfigsSynonym,
 };
-use chronik_shards::machine::topic_config::{ConfigDescription, describe_broker, describe_topic};
+use chronik_shards::machine::topic_config::{
+    ConfigDescription, describe_broker, describe_group, describe_topic,
+};
 
 use super::Handlers;
 use super::configs::{self, Resource};
@@ -55,6 +57,7 @@ fn describe(
 ) -> Result<Vec<ConfigDescription>, Refusal> {
     let mut configs = match configs::find(view, resource.resource_type, &resource.resource_name)? {
         Resource::Topic(topic) => describe_topic(&topic.configs, view.broker_config()),
+        Resource::Group(configs) => describe_group(configs, view.broker_config()),
         Resource::ThisBroker => describe_broker(view.broker_config()),
         Resource::AllBrokers => Vec::new(),
     };

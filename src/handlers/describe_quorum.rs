@@ -45,7 +45,7 @@ pub async fn handle(
         }
     };
     let view = handlers.metadata.borrow();
-    let partition = described(&view, &state, handlers.now().wall.0);
+    let partition = described(&view, &state, version, handlers.now().wall.0);
     let nodes = if version >= 2 { nodes(&view, &state) } else { Vec::new() };
     DescribeQuorumResponse {
         topics: vec![TopicData {
@@ -76,7 +76,7 @@ fn unknown(request: &DescribeQuorumRequest) -> DescribeQuorumResponse {
     DescribeQuorumResponse { topics: topics.collect(), ..DescribeQuorumResponse::default() }
 }
 
-fn described(view: &MetadataView, state: &QuorumState, now_ms: i64) -> PartitionData {
+fn described(view: &MetadataView, state: &QuorumState, version: i16, now_ms: i64) -> PartitionData {
     let replica = |member: &MemberState| {
         let ago = |ms: Option<u64>| {
             let ms = ms.and_then(|ms| i64::try_from(ms).ok());
@@ -85,7 +85,10 @@ fn described(view: &MetadataView, state: &QuorumState, now_ms: i64) -> Partition
         let broker = view.image().broker(member.node_id);
         ReplicaState {
             replica_id: member.node_id.get(),
-            replica_directory_id: broker.map_or(Uuid::ZERO, |broker| Uuid(broker.directory_id)),
+            // Before version 2 there is no place for it.
+            replica_directory_id: broker
+                .filter(|_| version >= 2)
+                .map_or(Uuid::ZERO, |broker| Uuid(broker.directory_id)),
             // Kafka counts from the entry after the last one.
             log_end_offset: offset(member.last_index + 1),
             last_fetch_timestamp: ago(member.heard_ms),

@@ -38,10 +38,7 @@ pub async fn handle(
         _ if version == 0 => Election::Preferred,
         PREFERRED => Election::Preferred,
         UNCLEAN => Election::Unclean,
-        _ => {
-            let error_code = ErrorCode::InvalidRequest.code();
-            return ElectLeadersResponse { error_code, ..ElectLeadersResponse::default() };
-        }
+        _ => return unknown_kind(&request),
     };
     let steps = steps(&handlers.metadata.borrow(), &request, election);
     let due: Vec<LedPartition> =
@@ -59,13 +56,18 @@ pub async fn handle(
         }
     }
     elected.sort_unstable();
-    let mut by_topic: BTreeMap<KafkaString, Vec<PartitionResult>> = BTreeMap::new();
+    let mut by_topic: BTreeMap<KafkaString, Vec<PartitionResult>> = match &request.topic_partitions
+    {
+        Some(asked) => asked.iter().map(|topic| (topic.topic.clone(), Vec::new())).collect(),
+        None => BTreeMap::new(),
+    };
     for (topic, partition_id, step) in steps {
         let refusal = match step {
             Err(refusal) => Some(refusal),
             Ok(led) if elected.binary_search(&led.key).is_ok() => None,
             Ok(_) => Some(not_eligible(election)),
         };
+        let results = by_topic.entry(topic).or_default();
         // Who asks for all partitions is told of those alone that an election could be about.
         let not_needed = refusal.as_ref().is_some_and(|it| it.code == ErrorCode::ElectionNotNeeded);
         if request.topic_partitions.is_none() && not_needed {
@@ -76,17 +78,38 @@ pub async fn handle(
             result.error_code = refusal.code.code();
             result.error_message = Some(refusal.message.into());
         }
-        by_topic.entry(topic).or_default().push(result);
+        results.push(result);
     }
-    let told = |(topic, partition_result)| ReplicaElectionResult {
-        topic,
-        partition_result,
-        ..ReplicaElectionResult::default()
-    };
     ElectLeadersResponse {
         replica_election_results: by_topic.into_iter().map(told).collect(),
         ..ElectLeadersResponse::default()
     }
+}
+
+/// A kind of election that there is not is refused for every partition, and where none is named there is nothing
+/// to refuse.
+fn unknown_kind(request: &ElectLeadersRequest) -> ElectLeadersResponse {
+    let code = match &request.topic_partitions {
+        Some(asked) if asked.is_empty() => ErrorCode::None,
+        Some(_) | None => ErrorCode::InvalidRequest,
+    };
+    let refused = |partition_id: &i32| PartitionResult {
+        partition_id: *partition_id,
+        error_code: code.code(),
+        ..PartitionResult::default()
+    };
+    let asked = request.topic_partitions.iter().flatten();
+    let topics = asked
+        .map(|topic| told((topic.topic.clone(), topic.partitions.iter().map(refused).collect())));
+    ElectLeadersResponse {
+        error_code: code.code(),
+        replica_election_results: topics.collect(),
+        ..ElectLeadersResponse::default()
+    }
+}
+
+fn told((topic, partition_result): (KafkaString, Vec<PartitionResult>)) -> ReplicaElectionResult {
+    ReplicaElectionResult { topic, partition_result, ..ReplicaElectionResult::default() }
 }
 
 fn steps(

@@ -38,6 +38,7 @@ pub fn of_produce(error: &ProduceError) -> ErrorCode {
         ProduceError::TooLarge { .. } => ErrorCode::MessageTooLarge,
         ProduceError::TimestampOutOfWindow { .. } => ErrorCode::InvalidTimestamp,
         ProduceError::OutOfOrderSequence { .. } => ErrorCode::OutOfOrderSequenceNumber,
+        ProduceError::DuplicateSequence => ErrorCode::DuplicateSequenceNumber,
         ProduceError::InvalidProducerEpoch { .. } => ErrorCode::InvalidProducerEpoch,
         ProduceError::Transactional => ErrorCode::TransactionalIdAuthorizationFailed,
         ProduceError::ControlBatch => ErrorCode::InvalidRecord,
@@ -108,6 +109,7 @@ pub fn of_rejection(rejection: &Rejection) -> Refusal {
         Rejection::UnknownBroker(_) => ErrorCode::BrokerIdNotRegistered,
         Rejection::BrokerInUse(_) => ErrorCode::InvalidRequest,
         Rejection::NoReassignment(_) => ErrorCode::NoReassignmentInProgress,
+        Rejection::GroupConfigsFull => ErrorCode::PolicyViolation,
         Rejection::NoShards(_) => ErrorCode::InvalidRegistration,
         // The log never gives an index twice, topic ids are drawn at random, and no client founds a
         // cluster.

@@ -9,9 +9,10 @@ use chronik_protocol::messages::incremental_alter_configs_request::{
 use chronik_protocol::messages::incremental_alter_configs_response::{
     AlterConfigsResourceResponse, IncrementalAlterConfigsResponse,
 };
-use chronik_shards::format::metadata_command::SetTopicConfig;
-use chronik_shards::machine::topic_config::{ConfigOp, alter};
+use chronik_shards::format::metadata_command::MetadataCommand;
+use chronik_shards::machine::topic_config::{ConfigOp, alter, alter_group};
 
+use super::configs::Changed;
 use super::error::Refusal;
 use super::{Handlers, configs, error};
 use crate::metadata_view::MetadataView;
@@ -46,17 +47,21 @@ pub async fn handle(
 fn command(
     view: &MetadataView,
     resource: &AlterConfigsResource,
-) -> Result<Option<SetTopicConfig>, Refusal> {
+) -> Result<Option<MetadataCommand>, Refusal> {
     let changes_nothing = resource.configs.is_empty();
     let (kind, name) = (resource.resource_type, &resource.resource_name);
-    let Some(topic) = configs::changed_topic(view, kind, name, changes_nothing)? else {
-        return Ok(None);
-    };
+    let changed = configs::changed(view, kind, name, changes_nothing)?;
     let changes: Vec<(String, ConfigOp)> =
         resource.configs.iter().map(operation).collect::<Result<_, _>>()?;
-    alter(topic.id, &topic.configs, view.broker_config(), &changes)
-        .map(Some)
-        .map_err(|error| error::of_config(&error))
+    let broker = view.broker_config();
+    let command = match changed {
+        Changed::Topic(topic) => {
+            alter(topic.id, &topic.configs, broker, &changes).map(MetadataCommand::SetTopicConfig)
+        }
+        Changed::Group => alter_group(name, broker, &changes).map(MetadataCommand::SetGroupConfig),
+        Changed::Nothing => return Ok(None),
+    };
+    command.map(Some).map_err(|error| error::of_config(&error))
 }
 
 fn operation(config: &AlterableConfig) -> Result<(String, ConfigOp), Refusal> {

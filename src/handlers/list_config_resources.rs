@@ -9,11 +9,11 @@ use chronik_protocol::messages::list_config_resources_response::{
 use chronik_protocol::{ErrorCode, KafkaString};
 
 use super::Handlers;
-use super::configs::{BROKER, TOPIC};
+use super::configs::{BROKER, GROUP, TOPIC};
 
 /// Wire numbers of resources that clients may ask for and this server has none of: broker loggers,
-/// client metrics, groups.
-const NONE_HERE: [i8; 3] = [8, 16, 32];
+/// client metrics.
+const NONE_HERE: [i8; 2] = [8, 16];
 
 /// Answers a ListConfigResources request. Version 0 asks for client metrics, of which there are none.
 pub fn handle(
@@ -24,7 +24,7 @@ pub fn handle(
     let wants = |kind: i8| {
         version > 0 && (request.resource_types.is_empty() || request.resource_types.contains(&kind))
     };
-    let is_known = |kind: &i8| [TOPIC, BROKER].contains(kind) || NONE_HERE.contains(kind);
+    let is_known = |kind: &i8| [TOPIC, BROKER, GROUP].contains(kind) || NONE_HERE.contains(kind);
     if !request.resource_types.iter().all(is_known) {
         return ListConfigResourcesResponse {
             error_code: ErrorCode::UnsupportedVersion.code(),
@@ -47,6 +47,10 @@ pub fn handle(
     if wants(BROKER) {
         let named = |(node_id, _)| resource(BROKER, KafkaString::from(format!("{node_id}")));
         config_resources.extend(view.image().brokers().map(named));
+    }
+    if wants(GROUP) {
+        let named = |group_id: &String| resource(GROUP, KafkaString::from(group_id.as_str()));
+        config_resources.extend(view.image().group_configs().keys().map(named));
     }
     ListConfigResourcesResponse { config_resources, ..ListConfigResourcesResponse::default() }
 }

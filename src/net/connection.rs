@@ -18,7 +18,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll, Waker, ready};
 
 use bytes::Bytes;
-use chronik_shards::io::socket::receive_now;
+use chronik_shards::io::socket::{poll_uninterrupted, receive_now};
 use futures_io::{AsyncRead, AsyncWrite};
 use glommio::net::TcpStream;
 
@@ -457,16 +457,4 @@ async fn write_batch(connection: &Connection, batch: &mut WriteBatch) -> io::Res
         batch.advance(written);
     }
     Ok(())
-}
-
-/// Polls again when a signal came in between.
-fn poll_uninterrupted(
-    mut poll: impl FnMut() -> Poll<io::Result<usize>>,
-) -> Poll<io::Result<usize>> {
-    loop {
-        match poll() {
-            Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::Interrupted => {}
-            outcome => return outcome,
-        }
-    }
 }

@@ -66,7 +66,8 @@ fn what_all_replicas_acknowledge_before_the_flush_is_found_to_be_lost() {
     let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(campaign));
     let panic = outcome.expect_err("records that were never flushed survived kill -9 of all nodes");
     let reason = panic.downcast_ref::<String>().map_or("", String::as_str);
-    let is_loss = ["acknowledged and not there", " was due", "the log was", "a client failed"];
+    let is_loss =
+        ["acknowledged and not there", " was due", "the log was", "a client failed", "a probe"];
     let reason = panic.downcast_ref::<&str>().copied().unwrap_or(reason);
     assert!(is_loss.iter().any(|known| reason.contains(known)), "{reason}");
 }

@@ -31,6 +31,8 @@ struct Size {
     groups: usize,
     members: usize,
     window: Duration,
+    /// Commits before it are not counted: files are created, and caches filled.
+    warm_up: Duration,
     committers: usize,
     commits_per_second: u32,
     rebalances: usize,
@@ -44,6 +46,7 @@ impl Size {
                 groups: 1000,
                 members: 10,
                 window: Duration::from_secs(15),
+                warm_up: Duration::from_secs(12),
                 committers: 50,
                 commits_per_second: 10_000,
                 rebalances: 50,
@@ -54,6 +57,7 @@ impl Size {
             groups: 20,
             members: 3,
             window: Duration::from_millis(500),
+            warm_up: Duration::from_millis(100),
             committers: 4,
             commits_per_second: 400,
             rebalances: 3,
@@ -180,19 +184,22 @@ fn commits_at_a_fixed_rate() {
             let mut times = Vec::new();
             for (count, request) in (0..).zip(requests.iter().cycle()) {
                 let due = begin + pause * count;
-                if due >= begin + size.window {
+                if due >= begin + size.warm_up + size.window {
                     break;
                 }
                 thread::sleep(due.saturating_duration_since(Instant::now()));
                 let response = client.call(9, request);
                 let code = error(response.topics[0].partitions[0].error_code);
                 assert_eq!(code, ErrorCode::None);
-                times.push(due.elapsed());
+                if due >= begin + size.warm_up {
+                    times.push(due.elapsed());
+                }
             }
             times
         };
         let committers: Vec<_> = (0..size.committers).map(|_| scope.spawn(committer)).collect();
         begun.wait();
+        thread::sleep(size.warm_up);
         let (from, begin) = (cpu(server.pid()), Instant::now());
         let mut times: Vec<Duration> =
             committers.into_iter().flat_map(|one| one.join().unwrap()).collect();

@@ -4,6 +4,7 @@ mod absence;
 mod groups;
 mod leaders;
 mod strangers;
+mod versions;
 
 use chronik_protocol::ErrorCode;
 use chronik_protocol::messages::create_partitions_request::{

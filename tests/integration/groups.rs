@@ -8,6 +8,10 @@ use chronik_protocol::messages::describe_configs_request::{
     DescribeConfigsRequest, DescribeConfigsResource,
 };
 use chronik_protocol::messages::find_coordinator_request::FindCoordinatorRequest;
+use chronik_protocol::messages::incremental_alter_configs_request::{
+    AlterConfigsResource, AlterableConfig, IncrementalAlterConfigsRequest,
+};
+use chronik_protocol::messages::list_config_resources_request::ListConfigResourcesRequest;
 use chronik_protocol::messages::offset_delete_request::{
     OffsetDeleteRequest, OffsetDeleteRequestPartition, OffsetDeleteRequestTopic,
 };
@@ -336,4 +340,71 @@ fn members_of_a_consumer_group_share_partitions_that_the_coordinator_assigns() {
         .collect();
     assert!(names.iter().all(|name| *name == *topic), "{names:?}");
     assert_eq!(list_groups(&mut client, &[], &["consumer"]).groups.len(), 1);
+}
+
+#[test]
+fn a_group_has_times_of_its_own() {
+    let mut server = server(2);
+    let mut client = server.client();
+    let (topic, group) = (unique("topic"), unique("own-times"));
+    create_topic(&mut client, &topic, 1);
+    await_coordinator(&mut client, &group);
+    let interval = |client: &mut Client, member: &mut ConsumerMember| {
+        wait_for("the coordinator to have loaded", || {
+            let beat = member.beat(client, &[&topic]);
+            (beat.error_code == 0).then_some(beat.heartbeat_interval_ms)
+        })
+    };
+    let mut member = ConsumerMember::new(&group, "m");
+    assert_eq!(interval(&mut client, &mut member), 5000);
+    let key = "consumer.heartbeat.interval.ms";
+    for (value, code) in [("4999", ErrorCode::InvalidConfig), ("7000", ErrorCode::None)] {
+        assert_eq!(set_group_config(&mut client, &group, key, value), code, "{value}");
+    }
+    let unknown = set_group_config(&mut client, &group, "share.heartbeat.interval.ms", "5000");
+    assert_eq!(unknown, ErrorCode::InvalidConfig);
+    assert_eq!(interval(&mut client, &mut member), 7000);
+    server.kill9();
+    server.restart();
+    let mut client = server.client();
+    assert_eq!(interval(&mut client, &mut member), 7000);
+    let request = DescribeConfigsRequest {
+        resources: vec![DescribeConfigsResource {
+            resource_type: GROUP,
+            resource_name: group.as_str().into(),
+            configuration_keys: None,
+            ..Default::default()
+        }],
+        ..Default::default()
+    };
+    let configs = client.call(4, &request).results.remove(0).configs;
+    let values: Vec<_> = configs
+        .iter()
+        .map(|config| (&*config.name, config.value.as_deref().unwrap(), config.config_source))
+        .collect();
+    assert_eq!(values, [(key, "7000", 8), ("consumer.session.timeout.ms", "45000", 5)]);
+    let listed = client
+        .call(1, &ListConfigResourcesRequest { resource_types: vec![GROUP], ..Default::default() });
+    let names: Vec<_> = listed.config_resources.iter().map(|it| &*it.resource_name).collect();
+    assert_eq!(names, [&*group]);
+}
+
+/// Wire number of a group as a resource.
+const GROUP: i8 = 32;
+
+fn set_group_config(client: &mut Client, group: &str, key: &str, value: &str) -> ErrorCode {
+    let request = IncrementalAlterConfigsRequest {
+        resources: vec![AlterConfigsResource {
+            resource_type: GROUP,
+            resource_name: group.into(),
+            configs: vec![AlterableConfig {
+                name: key.into(),
+                value: Some(value.into()),
+                ..Default::default()
+            }],
+            ..Default::default()
+        }],
+        ..Default::default()
+    };
+    error(client.call(1, &request).responses[0].error_code)
 }

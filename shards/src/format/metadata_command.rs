@@ -5,8 +5,6 @@
 //! Decoding checks the frame's CRC-32C and then validates the body; allocation is bounded by the
 //! input's own length.
 
-mod earlier;
-
 use rkyv::api::high::{HighDeserializer, HighSerializer, HighValidator};
 use rkyv::bytecheck::CheckBytes;
 use rkyv::rancor::Error as RkyvError;
@@ -52,6 +50,8 @@ pub enum MetadataCommand {
     ReassignPartition(ReassignPartition),
     /// Settings of the whole cluster change.
     SetClusterConfig(SetClusterConfig),
+    /// What a group has of its own changes.
+    SetGroupConfig(SetGroupConfig),
     /// The cluster gets its identity, once.
     FoundCluster(FoundCluster),
     /// A node may come to the cluster.
@@ -273,6 +273,17 @@ pub struct SetClusterConfig {
     pub remove: Vec<String>,
 }
 
+/// See [`MetadataCommand::SetGroupConfig`].
+#[derive(Clone, PartialEq, Eq, Debug, Archive, Serialize, Deserialize)]
+pub struct SetGroupConfig {
+    /// Which group, whether there is one or not.
+    pub group_id: String,
+    /// Settings to set, already validated.
+    pub set: Vec<ConfigEntry>,
+    /// Settings to remove.
+    pub remove: Vec<String>,
+}
+
 /// See [`MetadataCommand::FoundCluster`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Archive, Serialize, Deserialize)]
 pub struct FoundCluster {
@@ -320,6 +331,7 @@ mod kind {
     pub const JOIN_NODE: u16 = 16;
     pub const LEAVE_NODE: u16 = 17;
     pub const NODE_LEFT: u16 = 18;
+    pub const SET_GROUP_CONFIG: u16 = 19;
 }
 
 /// The version in which a kind is written. Older ones are read.
@@ -354,6 +366,7 @@ impl MetadataCommand {
             Self::JoinNode(body) => frame(kind::JOIN_NODE, to_body(body)),
             Self::LeaveNode(body) => frame(kind::LEAVE_NODE, to_body(body)),
             Self::NodeLeft(body) => frame(kind::NODE_LEFT, to_body(body)),
+            Self::SetGroupConfig(body) => frame(kind::SET_GROUP_CONFIG, to_body(body)),
         }
     }
 
@@ -364,11 +377,6 @@ impl MetadataCommand {
     pub fn decode(bytes: &[u8]) -> Result<Self, MetadataFormatError> {
         let frame = open(COMMAND_MAGIC, bytes)?;
         let unknown = MetadataFormatError::Unknown { kind: frame.kind, version: frame.version };
-        if frame.kind == kind::REGISTER_BROKER
-            && let Some(registration) = earlier::registration(frame.version, frame.body)
-        {
-            return registration.map(Self::RegisterBroker);
-        }
         if frame.version != version(frame.kind) {
             return Err(unknown);
         }
@@ -391,6 +399,7 @@ impl MetadataCommand {
             kind::JOIN_NODE => Self::JoinNode(from_body(frame.body)?),
             kind::LEAVE_NODE => Self::LeaveNode(from_body(frame.body)?),
             kind::NODE_LEFT => Self::NodeLeft(from_body(frame.body)?),
+            kind::SET_GROUP_CONFIG => Self::SetGroupConfig(from_body(frame.body)?),
             _ => return Err(unknown),
         })
     }

@@ -3,10 +3,6 @@
 //! One rkyv root in a [frame](super::metadata_frame). The records here are the layout; the machine
 //! turns its image into them and back.
 
-mod version_1;
-mod version_2;
-mod version_3;
-
 use rkyv::with::Map;
 use rkyv::{Archive, Deserialize, Serialize};
 
@@ -20,7 +16,7 @@ use crate::model::{BrokerEpoch, LeaderEpoch, NodeId, TopicId};
 /// First four bytes of a snapshot: "CHMS".
 pub const SNAPSHOT_MAGIC: u32 = u32::from_le_bytes(*b"CHMS");
 const KIND: u16 = 1;
-const VERSION: u16 = 4;
+const VERSION: u16 = 5;
 
 /// All of the metadata as of a log index.
 #[derive(Clone, PartialEq, Eq, Debug, Archive, Serialize, Deserialize)]
@@ -47,6 +43,17 @@ pub struct MetadataSnapshot {
     /// Nodes that are to go.
     #[rkyv(with = Map<NodeIdBytes>)]
     pub leaving: Vec<NodeId>,
+    /// What groups have of their own, by group.
+    pub group_configs: Vec<GroupConfigRecord>,
+}
+
+/// What a group has of its own.
+#[derive(Clone, PartialEq, Eq, Debug, Archive, Serialize, Deserialize)]
+pub struct GroupConfigRecord {
+    /// The group.
+    pub group_id: String,
+    /// Settings, by key.
+    pub configs: Vec<ConfigEntry>,
 }
 
 /// Which proposals of a node's incarnation are in the metadata.
@@ -151,9 +158,6 @@ impl MetadataSnapshot {
         let frame = open(SNAPSHOT_MAGIC, bytes)?;
         match (frame.kind, frame.version) {
             (KIND, VERSION) => from_body(frame.body),
-            (KIND, 3) => from_body::<version_3::Snapshot>(frame.body).map(Self::from),
-            (KIND, 2) => from_body::<version_2::Snapshot>(frame.body).map(Self::from),
-            (KIND, 1) => from_body::<version_1::Snapshot>(frame.body).map(Self::from),
             (kind, version) => Err(MetadataFormatError::Unknown { kind, version }),
         }
     }

@@ -17,7 +17,7 @@ use bytes::{Bytes, BytesMut};
 use futures_io::{AsyncRead, AsyncWrite};
 use glommio::net::TcpStream;
 
-use super::socket::{receive_now, send_now, shut_down};
+use super::socket::{poll_uninterrupted, receive_now, send_now, shut_down};
 use crate::format::peer_frame::{FrameError, FrameHeader, HEADER_BYTES, PeerFrame, decode};
 
 /// What is read at once while no large frame is on its way.
@@ -113,18 +113,6 @@ async fn addresses(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
         (host.as_str(), port).to_socket_addrs().map(Iterator::collect::<Vec<_>>) //
     });
     looked_up.await
-}
-
-/// Polls again when a signal came in between.
-fn poll_uninterrupted(
-    mut poll: impl FnMut() -> Poll<io::Result<usize>>,
-) -> Poll<io::Result<usize>> {
-    loop {
-        match poll() {
-            Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::Interrupted => {}
-            outcome => return outcome,
-        }
-    }
 }
 
 /// The receiving half of a connection.

@@ -4,6 +4,7 @@
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::RawFd;
+use std::task::Poll;
 
 /// Slices handed to one `sendmsg`. The kernel's bound is 1,024.
 pub const SLICES_MAX: usize = 256;
@@ -67,6 +68,18 @@ pub fn receive_now(
             error if error.kind() == io::ErrorKind::Interrupted => {}
             error if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
             error => return Err(error),
+        }
+    }
+}
+
+/// Polls a read or a write again when a signal came in between.
+pub fn poll_uninterrupted(
+    mut poll: impl FnMut() -> Poll<io::Result<usize>>,
+) -> Poll<io::Result<usize>> {
+    loop {
+        match poll() {
+            Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::Interrupted => {}
+            outcome => return outcome,
         }
     }
 }

@@ -487,6 +487,7 @@ fn of_append(error: &ProduceError) -> GroupError {
         | ProduceError::StorageFailed
         | ProduceError::Stopping
         | ProduceError::TimestampOutOfWindow { .. }
+        | ProduceError::DuplicateSequence
         | ProduceError::OutOfOrderSequence { .. }
         | ProduceError::InvalidProducerEpoch { .. }
         | ProduceError::Transactional

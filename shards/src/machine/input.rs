@@ -167,6 +167,9 @@ pub enum ProduceError {
         /// What came.
         found: i32,
     },
+    /// The batch is in the log, as far as the producer's acks ask for, and its offset is not remembered.
+    #[error("the batch is in the log already, older than those whose offsets are remembered")]
+    DuplicateSequence,
     /// A newer incarnation of the producer is known.
     #[error("producer {producer_id}: epoch {found} is older than {current}")]
     InvalidProducerEpoch {

@@ -44,6 +44,9 @@ pub const TOPIC_PARTITIONS_MAX: usize = 10_000;
 /// Most partitions of all topics together.
 pub const PARTITIONS_MAX: usize = 200_000;
 
+/// Most groups that may have settings of their own.
+pub const GROUP_CONFIGS_MAX: usize = 10_000;
+
 /// How many deleted topics are remembered. Older ones are forgotten: their directories, should they
 /// still exist, are then unknown rather than deleted.
 pub const TOMBSTONES_MAX: usize = 16_384;
@@ -68,6 +71,8 @@ pub struct MetadataImage {
     joining: BTreeMap<NodeId, JoinNode>,
     /// Nodes that are to go: they get no replicas and, once gone, are not taken back.
     leaving: BTreeSet<NodeId>,
+    /// What groups have of their own, by group and key; no group is empty.
+    group_configs: BTreeMap<String, BTreeMap<String, String>>,
 }
 
 /// A registered node.
@@ -168,6 +173,8 @@ pub enum MetadataChange {
     ClusterFounded,
     /// Settings of the whole cluster changed.
     ClusterConfigChanged,
+    /// What a group has of its own changed.
+    GroupConfigChanged,
     /// A topic and all of its partitions are new.
     TopicCreated {
         /// Which.
@@ -236,6 +243,8 @@ pub enum ApplyOutcome {
     },
     /// The overrides are as proposed.
     TopicConfigSet,
+    /// What the group has of its own is as proposed.
+    GroupConfigSet,
     /// `first .. first + count` belong to the proposer.
     ProducerIds {
         /// The lowest.
@@ -363,6 +372,9 @@ pub enum Rejection {
         /// The proposed incarnation.
         broker_epoch: BrokerEpoch,
     },
+    /// As many groups as may have settings of their own.
+    #[error("{GROUP_CONFIGS_MAX} groups have settings of their own, and no more may: remove some")]
+    GroupConfigsFull,
     /// All producer ids are given out.
     #[error("there are no producer ids left")]
     ProducerIdsExhausted,
@@ -419,6 +431,12 @@ impl MetadataImage {
     #[must_use]
     pub fn cluster_configs(&self) -> &BTreeMap<String, String> {
         &self.cluster_configs
+    }
+
+    /// What groups have of their own, by group and key.
+    #[must_use]
+    pub fn group_configs(&self) -> &BTreeMap<String, BTreeMap<String, String>> {
+        &self.group_configs
     }
 
     /// Lays out partitions `first .. first + count` of a topic over the nodes that are there, and over

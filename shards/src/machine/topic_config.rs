@@ -1,6 +1,6 @@
 //! Configuration keys: which exist, what they accept, what they mean for a partition.
 //!
-//! Two tables, [`topic_keys`] and [`broker_keys`], hold every key that has an effect, in Kafka's
+//! Three tables, [`topic_keys`], [`broker_keys`] and that of groups, hold every key that has an effect, in Kafka's
 //! spelling; any other key is refused by name, because a setting that is accepted and does nothing
 //! is a defect. A topic's value is its override, else the broker's, else the default.
 //!
@@ -10,6 +10,7 @@
 mod alter;
 mod broker_keys;
 mod describe;
+mod group_keys;
 #[cfg(test)]
 mod tests;
 mod topic_keys;
@@ -22,6 +23,7 @@ pub use broker_keys::{BrokerKey, Origin, broker_keys};
 pub use describe::{
     ConfigDescription, ConfigSource, ConfigSynonym, describe_broker, describe_topic,
 };
+pub use group_keys::{alter_group, describe_group, group_overrides};
 pub use topic_keys::{Synonym, TopicKey, topic_keys};
 pub use value::{ConfigType, Rule};
 
@@ -39,7 +41,7 @@ pub enum ConfigError {
     UnknownKey {
         /// The key.
         name: String,
-        /// "a topic" or "a broker".
+        /// "a topic", "a broker" or "a group".
         of: &'static str,
     },
     /// The key exists and does not take this value.

@@ -275,6 +275,12 @@ impl State {
         Ok(())
     }
 
+    /// A sync, which is a change, too.
+    fn sync_change(&mut self) -> io::Result<()> {
+        self.change()?;
+        if self.failing_syncs { Err(io::Error::other("sync failed")) } else { Ok(()) }
+    }
+
     fn content(&mut self, file: &SimFile) -> io::Result<&mut Content> {
         if file.life != self.life {
             return Err(io::Error::other("the file was open when the disk crashed"));
@@ -503,10 +509,7 @@ impl Disk for SimDisk {
 
     fn sync(&self, file: &SimFile) -> io::Result<()> {
         let state = &mut *self.state.borrow_mut();
-        state.change()?;
-        if state.failing_syncs {
-            return Err(io::Error::other("sync failed"));
-        }
+        state.sync_change()?;
         if !state.lying_file_syncs {
             state.content(file)?.sync();
         }
@@ -519,10 +522,7 @@ impl Disk for SimDisk {
 
     fn sync_filesystem(&self, _dir: &Path) -> io::Result<()> {
         let state = &mut *self.state.borrow_mut();
-        state.change()?;
-        if state.failing_syncs {
-            return Err(io::Error::other("sync failed"));
-        }
+        state.sync_change()?;
         if !state.lying_syncs {
             state.contents.values_mut().for_each(Content::sync);
             state.settle_names(|_| true);
@@ -532,10 +532,7 @@ impl Disk for SimDisk {
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
         let state = &mut *self.state.borrow_mut();
-        state.change()?;
-        if state.failing_syncs {
-            return Err(io::Error::other("sync failed"));
-        }
+        state.sync_change()?;
         if !state.lying_dir_syncs {
             state.settle_names(|path| path.parent() == Some(dir));
         }

@@ -16,6 +16,9 @@ use crate::support::requests::{LATEST, batches, error, fetch, list_offset, log_s
 
 const ANSWER_PATIENCE: Duration = Duration::from_secs(5);
 
+/// Longer than any node takes itself for the leader that is none.
+const STALE_PATIENCE: Duration = Duration::from_secs(10);
+
 /// What the logs hold, as far as it was read back.
 pub struct Verifier<'a> {
     scene: &'a Scene,
@@ -54,11 +57,24 @@ impl<'a> Verifier<'a> {
     /// Checks all partitions, up to what the leaders say is readable now.
     pub fn check(&mut self, when: &str) {
         for partition in 0..self.logs.len() {
-            // Whatever is acknowledged before the leader is asked lies below its high watermark.
             let acknowledged = self.ledger.take_acknowledged(partition);
-            let deadline = Instant::now() + AVAILABLE_PATIENCE;
-            while !self.read_on(partition, when) {
-                assert!(Instant::now() < deadline, "{when}, partition {partition}: not readable");
+            let ends = acknowledged.iter().map(|batch| batch.base_offset + i64::from(batch.count));
+            let end = ends.max().unwrap_or(0).max(self.logs[partition].len() as i64);
+            let begun = Instant::now();
+            // Whatever is acknowledged before the leader is asked lies below its high watermark. A node that was cut off may
+            // take itself for the leader a moment longer: it has less, and another one is asked.
+            loop {
+                let patience = match self.read_on(partition, when) {
+                    Some(reached) if reached >= end => break,
+                    Some(_) => STALE_PATIENCE,
+                    None => AVAILABLE_PATIENCE,
+                };
+                let log = self.logs[partition].len();
+                assert!(
+                    begun.elapsed() < patience,
+                    "{when}, partition {partition}: the log was {log} records long, and what is below {end} is \
+                     acknowledged and not there"
+                );
                 assert!(!self.scene.has_failed(), "a client failed");
                 self.leaders.refresh(self.scene);
             }
@@ -67,24 +83,22 @@ impl<'a> Verifier<'a> {
         }
     }
 
-    /// Reads what came since the last check; false when somebody else has to be asked.
-    fn read_on(&mut self, partition: usize, when: &str) -> bool {
+    /// Reads what came since the last check; says where the log ends for who was asked, unless that was nobody who knows.
+    fn read_on(&mut self, partition: usize, when: &str) -> Option<i64> {
         let leader = self.leaders.of(partition);
         let client = leader.and_then(|leader| self.scene.connect(leader.node, ANSWER_PATIENCE));
-        let Some(mut client) = client else { return false };
+        let mut client = client?;
         let (topic, index) = (&self.scene.topic, partition as i32);
         let found = list_offset(&mut client, topic, index, LATEST);
         if found.error_code != 0 {
             assert!(error(found.error_code).is_retriable(), "{when}: {found:?}");
-            return false;
+            return None;
         }
         assert_eq!(log_start(&mut client, topic, index), 0, "{when}, partition {partition}");
         let from = self.logs[partition].len();
-        assert!(
-            from as i64 <= found.offset,
-            "{when}, partition {partition}: the log was {from} records long and ends at {} now",
-            found.offset
-        );
+        if found.offset < from as i64 {
+            return Some(found.offset);
+        }
         let is_complete =
             read_to(&mut client, topic, partition, found.offset, &mut self.logs[partition]);
         for offset in from..self.logs[partition].len() {
@@ -95,7 +109,7 @@ impl<'a> Verifier<'a> {
                 )
             });
         }
-        is_complete
+        is_complete.then_some(found.offset)
     }
 
     /// Records of a producer are in the order in which it sent them, and there once.

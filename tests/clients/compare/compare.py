@@ -1,6 +1,6 @@
 """Sends every probe to Kafka and to Chronik; their answers must not differ unintended.
 
-Usage: compare.py KAFKA CHRONIK, each host:port. Only what a program may act on is compared: codes and fields, no prose.
+Usage: compare.py KAFKA CHRONIK, each host:port. NODES (environment) says of how many nodes both are. Only what a program may act on is compared: codes and fields, no prose.
 """
 
 import os
@@ -10,6 +10,7 @@ import sys
 from client import Client
 from intended import CLOSED, INTENDED
 from probes import NOW, PROBES
+from probes_of_clusters import PROBES as PROBES_OF_CLUSTERS
 from wire import Closed
 
 
@@ -17,7 +18,8 @@ def main():
     kafka, chronik = (Client(address, f"compare-{NOW:x}-{at}") for at, address in enumerate(sys.argv[1:3]))
     only = re.compile(os.environ.get("CHECKS", ""))
     passed = failed = 0
-    for name, run in PROBES.items():
+    probes = PROBES if os.environ.get("NODES", "1") == "1" else PROBES_OF_CLUSTERS
+    for name, run in probes.items():
         if not only.search(name):
             continue
         expected, got = answer(kafka, run), answer(chronik, run)

@@ -16,7 +16,7 @@ def refused(error):
 
 APPENDED = {"error": 0, "offset": 0, "append_time": False, "log_start": 0}, 1
 CORRUPT_MESSAGE, INVALID_TIMESTAMP, INVALID_CONFIG, INVALID_REQUEST = 2, 32, 40, 42
-UNSUPPORTED_FOR_MESSAGE_FORMAT, INVALID_RECORD = 43, 87
+UNSUPPORTED_FOR_MESSAGE_FORMAT, DUPLICATE_SEQUENCE_NUMBER, INVALID_RECORD = 43, 46, 87
 TRANSACTIONAL_ID_AUTHORIZATION_FAILED, UNKNOWN_TOPIC_ID = 53, 100
 AS_BEFORE = {"retention.ms": ("1000", 0, 1, 0, 5), "cleanup.policy": ("delete", 0, 5, 0, 7)}
 DAMAGED = "bytes that are not as long as they say are damaged ones, as with a wrong CRC, and worth another try"
@@ -51,6 +51,10 @@ INTENDED = {
     "produce: transactional without a producer": (refused(INVALID_RECORD), "transactions are not served"),
     "produce: log append time bit": (refused(INVALID_TIMESTAMP), "only the broker says log append time"),
     "produce: unused attribute bit": (refused(INVALID_RECORD), "what is not understood is not stored"),
+    "producer: repeats the sixth last": (
+        [(0, offset) for offset in range(7)] + [(DUPLICATE_SEQUENCE_NUMBER, -1)] * 2 + [(0, 6)],
+        "Kafka calls out of order what is stored, and clients report it as lost",
+    ),
     "producer: has no epoch": ([(INVALID_RECORD, -1)], "a producer id without an epoch is no producer's"),
     "producer id: transactional": (
         {**code(TRANSACTIONAL_ID_AUTHORIZATION_FAILED), "id": False, "epoch": -1},

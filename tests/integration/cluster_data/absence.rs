@@ -148,7 +148,11 @@ fn nodes_that_are_all_stopped_do_not_wait_for_each_other() {
     }
     for partition in 0..3 {
         let leader = await_agreement(&cluster, &name, 3)[partition as usize].node;
-        assert!(read_batches(&mut cluster.client(leader), &name, partition, 0).len() >= 3);
+        // Readable is what the others are known to have.
+        wait_for("all records to be readable", || {
+            let stored = read_batches(&mut cluster.client(leader), &name, partition, 0);
+            (stored.len() >= 3).then_some(())
+        });
     }
 }
 

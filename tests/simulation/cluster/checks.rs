@@ -4,15 +4,17 @@ use super::*;
 use crate::model::Seen;
 use crate::run::{check_clean, whole};
 
-/// The newest record of every key is the same everywhere, tombstones aside: those may have gone here and not there.
-fn check_newest(key: ReplicaKey, logs: &[(usize, Vec<Seen>)]) -> Result<(), Breach> {
+/// The newest record of every key from `start` on, where the last log begins, is the same everywhere, tombstones aside: those
+/// may have gone here and not there.
+fn check_newest(key: ReplicaKey, start: Offset, logs: &[(usize, Vec<Seen>)]) -> Result<(), Breach> {
     let newest = |log: &[Seen]| -> BTreeMap<u8, (Offset, bool)> {
         let keyed = log.iter().flat_map(|seen| &seen.keyed);
         keyed.map(|(offset, name, is_tombstone)| (*name, (*offset, *is_tombstone))).collect()
     };
     let all: Vec<_> = logs.iter().map(|(seat, log)| (seat, newest(log))).collect();
     for (seat, own) in &all {
-        for (name, (offset, is_tombstone)) in own.iter().filter(|(_, found)| !found.1) {
+        let counts = |(offset, is_tombstone): (Offset, bool)| offset >= start && !is_tombstone;
+        for (name, (offset, is_tombstone)) in own.iter().filter(|(_, found)| counts(**found)) {
             for (other, theirs) in &all {
                 if theirs.get(name) != Some(&(*offset, *is_tombstone)) {
                     return Err(format!(
@@ -162,6 +164,7 @@ impl World {
     pub(super) fn check_everything(&mut self) -> Result<(), Breach> {
         for key in self.keys() {
             let mut logs: Vec<(usize, Vec<Seen>)> = Vec::new();
+            let mut start = Offset::ZERO;
             let partition = self.controller.image().partition(key).expect("it is known");
             for seat in partition.replicas.clone().into_iter().map(seat_of) {
                 let node = self.seats[seat].node.as_mut().expect("all run");
@@ -170,6 +173,7 @@ impl World {
                 self.model
                     .replica(key, log_start, high_watermark, &log)
                     .map_err(|error| format!("node {}: {error}", seat + 1))?;
+                start = start.max(log_start);
                 let view = node.shards[node.owner(key)].machine.log_view(key).unwrap_or_default();
                 check_clean(key, view.first_dirty_offset, &log)
                     .map_err(|error| format!("node {}: {error}", seat + 1))?;
@@ -177,7 +181,7 @@ impl World {
             }
             if self.is_compacted(key) {
                 // Each node compacts on its own: they agree on the newest of every key.
-                check_newest(key, &logs)?;
+                check_newest(key, start, &logs)?;
                 continue;
             }
             let longest = logs.iter().map(|(_, log)| log.len()).max().unwrap_or(0);

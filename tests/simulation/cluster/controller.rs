@@ -306,6 +306,7 @@ impl World {
             MetadataChange::BrokerChanged { .. }
             | MetadataChange::BrokerUnregistered { .. }
             | MetadataChange::ClusterFounded
+            | MetadataChange::GroupConfigChanged
             | MetadataChange::ClusterConfigChanged => return Ok(()),
         };
         for key in keys {

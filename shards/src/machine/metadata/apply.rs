@@ -4,12 +4,13 @@
 use std::collections::BTreeMap;
 
 use super::{
-    Applied, ApplyOutcome, MetadataChange, MetadataImage, PARTITIONS_MAX, PRODUCER_ID_BLOCK,
-    Partition, Rejection, TOMBSTONES_MAX, TOPIC_PARTITIONS_MAX, Topic, topic_name,
+    Applied, ApplyOutcome, GROUP_CONFIGS_MAX, MetadataChange, MetadataImage, PARTITIONS_MAX,
+    PRODUCER_ID_BLOCK, Partition, Rejection, TOMBSTONES_MAX, TOPIC_PARTITIONS_MAX, Topic,
+    topic_name,
 };
 use crate::format::metadata_command::{
     AllocateProducerIds, Assignment, CreatePartitions, CreateTopic, DeleteTopic, FoundCluster,
-    MetadataCommand, SetClusterConfig, SetTopicConfig,
+    MetadataCommand, SetClusterConfig, SetGroupConfig, SetTopicConfig,
 };
 use crate::model::{BrokerEpoch, LeaderEpoch, NodeId, PartitionIndex, ProducerId, TopicId};
 
@@ -41,6 +42,7 @@ impl MetadataImage {
             MetadataCommand::ElectLeaders(command) => self.elect_leaders(command),
             MetadataCommand::ReassignPartition(command) => self.reassign_partition(command),
             MetadataCommand::SetClusterConfig(command) => self.set_cluster_config(command),
+            MetadataCommand::SetGroupConfig(command) => self.set_group_config(command),
             MetadataCommand::FoundCluster(command) => self.found_cluster(command),
             MetadataCommand::JoinNode(command) => self.join_node(command),
             MetadataCommand::LeaveNode(command) => self.leave_node(command),
@@ -150,6 +152,28 @@ impl MetadataImage {
         let mut changes = vec![MetadataChange::ClusterConfigChanged];
         changes.extend(self.follow_rules(|_| true));
         Ok((ApplyOutcome::ClusterConfigSet, changes))
+    }
+
+    fn set_group_config(&mut self, command: &SetGroupConfig) -> Decision {
+        let known = self.group_configs.get(&command.group_id);
+        if known.is_none() && self.group_configs.len() >= GROUP_CONFIGS_MAX {
+            return Err(Rejection::GroupConfigsFull);
+        }
+        let mut configs = known.cloned().unwrap_or_default();
+        for name in &command.remove {
+            configs.remove(name);
+        }
+        for entry in &command.set {
+            configs.insert(entry.name.clone(), entry.value.clone());
+        }
+        if known.map_or(configs.is_empty(), |known| *known == configs) {
+            return Ok((ApplyOutcome::GroupConfigSet, Vec::new()));
+        }
+        match configs.is_empty() {
+            true => drop(self.group_configs.remove(&command.group_id)),
+            false => drop(self.group_configs.insert(command.group_id.clone(), configs)),
+        }
+        Ok((ApplyOutcome::GroupConfigSet, vec![MetadataChange::GroupConfigChanged]))
     }
 
     fn found_cluster(&mut self, command: &FoundCluster) -> Decision {

@@ -15,6 +15,9 @@ impl MetadataImage {
         if self.cluster_configs != newer.cluster_configs {
             changes.push(MetadataChange::ClusterConfigChanged);
         }
+        if self.group_configs != newer.group_configs {
+            changes.push(MetadataChange::GroupConfigChanged);
+        }
         for (node_id, broker) in newer.brokers() {
             match self.broker(node_id) {
                 Some(known) if known == broker => {}

@@ -6,7 +6,7 @@ use super::{Broker, MetadataImage, Partition, TOMBSTONES_MAX, Topic, topic_name}
 use crate::format::metadata_command::ConfigEntry;
 use crate::format::metadata_frame::MetadataFormatError;
 use crate::format::metadata_snapshot::{
-    BrokerRecord, MetadataSnapshot, PartitionRecord, TopicRecord,
+    BrokerRecord, GroupConfigRecord, MetadataSnapshot, PartitionRecord, TopicRecord,
 };
 use crate::model::ProducerId;
 
@@ -51,6 +51,7 @@ impl MetadataImage {
             proposers: Vec::new(),
             joining: self.joining.values().cloned().collect(),
             leaving: self.leaving.iter().copied().collect(),
+            group_configs: self.group_configs.iter().map(group_config_record).collect(),
         }
     }
 
@@ -62,6 +63,7 @@ impl MetadataImage {
             cluster_configs: by_name(snapshot.cluster_configs),
             joining: snapshot.joining.into_iter().map(|node| (node.node_id, node)).collect(),
             leaving: snapshot.leaving.into_iter().collect(),
+            group_configs: group_configs(snapshot.group_configs),
             ..Self::default()
         };
         let invalid = |what: String| MetadataFormatError::Body(what);
@@ -119,6 +121,17 @@ fn topic_record(topic: &Topic) -> TopicRecord {
         partitions: partitions.collect(),
         configs: config_entries(&topic.configs),
     }
+}
+
+fn group_config_record(
+    (group_id, configs): (&String, &BTreeMap<String, String>),
+) -> GroupConfigRecord {
+    GroupConfigRecord { group_id: group_id.clone(), configs: config_entries(configs) }
+}
+
+fn group_configs(records: Vec<GroupConfigRecord>) -> BTreeMap<String, BTreeMap<String, String>> {
+    let named = records.into_iter().map(|record| (record.group_id, by_name(record.configs)));
+    named.filter(|(_, configs)| !configs.is_empty()).collect()
 }
 
 fn config_entries(configs: &BTreeMap<String, String>) -> Vec<ConfigEntry> {

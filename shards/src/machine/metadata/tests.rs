@@ -11,7 +11,7 @@ use crate::format::metadata_command::{
     AllocateProducerIds, Assignment, BrokerIncarnation, ChangePartition, ConfigEntry,
     CreatePartitions, CreateTopic, DeleteTopic, ElectLeaders, Election, FoundCluster, IsrMember,
     LedPartition, MetadataCommand, NodeNamed, ReassignPartition, RegisterBroker, SetClusterConfig,
-    SetTopicConfig, UnregisterBroker,
+    SetGroupConfig, SetTopicConfig, UnregisterBroker,
 };
 
 /// An image with its log: commands get consecutive indexes.

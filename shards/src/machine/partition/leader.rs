@@ -32,8 +32,20 @@ impl Partition {
         batch: ProducedBatch,
     ) -> Result<Accepted, ProduceError> {
         self.check_batch(now, acks, &batch.header)?;
-        if let Verdict::Duplicate(original) = self.producers.judge(&batch.header)? {
-            return Ok(Accepted::Duplicate(original));
+        match self.producers.judge(&batch.header)? {
+            Verdict::Fresh => {}
+            Verdict::Duplicate(original) => return Ok(Accepted::Duplicate(original)),
+            Verdict::Older { before } => {
+                let reached = match acks {
+                    Acks::None | Acks::Leader => self.in_sync.own(),
+                    Acks::All => self.high_watermark,
+                };
+                // As success without an offset, clients take it: so not before it counts.
+                return Err(match reached >= before {
+                    true => ProduceError::DuplicateSequence,
+                    false => ProduceError::TimedOut,
+                });
+            }
         }
         let batch =
             if self.config.log_append_time { batch.with_log_append_time(now.wall) } else { batch };

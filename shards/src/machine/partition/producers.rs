@@ -5,8 +5,15 @@
 //! beyond, so it must not know them. Both grow by the same step, [`ProducerState::record`], which is
 //! also all that recovery needs.
 //!
+//! Of batches older than those that are remembered it is known that they are in the log if nothing was missing
+//! since: a producer that was answered by a deposed leader after it had gone on with a new one sends such
+//! again. Kafka calls that out of order, and clients give up records that are stored.
+//!
 //! Bounded: beyond [`PRODUCERS_MAX`] the quarter that wrote longest ago is forgotten. A forgotten
 //! producer may go on at any sequence, as in Kafka.
+
+#[cfg(test)]
+mod tests;
 
 use std::collections::HashMap;
 
@@ -32,6 +39,9 @@ pub struct ProducerState {
     last_timestamp: TimestampMs,
     /// Without batches: the lowest sequence that was refused. None above may come before it.
     awaited: Option<i32>,
+    /// Of the batches in the log that follow each other without a gap up to the last one remembered: the first
+    /// sequence, as far as this replica has seen them itself. None is missing from there on.
+    run_start: i32,
     /// Oldest first; only the first `count` mean something.
     batches: [ProducerBatch; BATCHES_MAX],
     count: u8,
@@ -49,7 +59,7 @@ impl ProducerState {
     fn new(epoch: ProducerEpoch) -> Self {
         let last_timestamp = TimestampMs::NONE;
         let batches = [NO_BATCH; BATCHES_MAX];
-        Self { epoch, last_timestamp, awaited: None, batches, count: 0 }
+        Self { epoch, last_timestamp, awaited: None, run_start: 0, batches, count: 0 }
     }
 
     fn batches(&self) -> &[ProducerBatch] {
@@ -61,6 +71,13 @@ impl ProducerState {
         if epoch != self.epoch {
             self.epoch = epoch;
             self.count = 0;
+        }
+        let continues = |last: &ProducerBatch| {
+            batch.first_sequence > self.run_start
+                && batch.first_sequence == next(last.last_sequence)
+        };
+        if !self.batches().last().is_some_and(continues) {
+            self.run_start = batch.first_sequence;
         }
         if usize::from(self.count) == BATCHES_MAX {
             self.batches.rotate_left(1);
@@ -100,14 +117,30 @@ impl ProducerState {
         if let Some(original) = self.batches().iter().find(same) {
             return Ok(Verdict::Duplicate(*original));
         }
-        let next = |last: i32| if last == i32::MAX { 0 } else { last + 1 };
         let expected = match (self.batches().last(), self.awaited) {
             (Some(last), _) => next(last.last_sequence),
             (None, Some(awaited)) => awaited.min(base_sequence),
             (None, None) => base_sequence,
         };
-        if base_sequence == expected { Ok(Verdict::Fresh) } else { Err(gap(expected)) }
+        if base_sequence == expected {
+            return Ok(Verdict::Fresh);
+        }
+        if let [oldest, .., newest] = self.batches()
+            // Where the numbers wrap among them, nothing is older by its number.
+            && oldest.first_sequence < newest.first_sequence
+            && self.run_start <= base_sequence
+            && base_sequence <= last_sequence
+            && last_sequence < oldest.first_sequence
+        {
+            return Ok(Verdict::Older { before: oldest.base_offset });
+        }
+        Err(gap(expected))
     }
+}
+
+/// The sequence after this one.
+const fn next(sequence: i32) -> i32 {
+    if sequence == i32::MAX { 0 } else { sequence + 1 }
 }
 
 /// What a batch is, by its producer's numbers.
@@ -117,6 +150,11 @@ pub enum Verdict {
     Fresh,
     /// In the log already, there.
     Duplicate(ProducerBatch),
+    /// In the log already, somewhere below the offset.
+    Older {
+        /// Of the oldest batch that is remembered.
+        before: Offset,
+    },
 }
 
 type States = HashMap<ProducerId, ProducerState, FixedHash>;

@@ -20,8 +20,74 @@ fn a_duplicate_of_the_last_five_batches_gets_the_original_offset() {
     for sequence in 1..6 {
         assert_eq!(bench.sent(idempotent(7, 0, sequence * 2, 2)), Ok(i64::from(sequence) * 2));
     }
-    assert_eq!(bench.sent(idempotent(7, 0, 0, 2)), gap(12, 0));
+    assert_eq!(bench.sent(idempotent(7, 0, 0, 2)), Err(ProduceError::DuplicateSequence));
     assert_eq!(bench.high_watermark(0), 12);
+}
+
+#[test]
+fn older_duplicates_are_known_as_far_back_as_nothing_is_missing() {
+    let mut bench = bench();
+    // Its first batches this replica has not seen.
+    for sequence in 10..20 {
+        bench.sent(idempotent(7, 0, sequence * 2, 2)).unwrap();
+    }
+    let older = Err(ProduceError::DuplicateSequence);
+    for (first, count, expected) in [
+        (20, 2, older.clone()),
+        (28, 2, older.clone()),
+        // Whole batches or several of them are there, and so are parts of them.
+        (20, 10, older),
+        (18, 2, gap(40, 18)),
+        (19, 2, gap(40, 19)),
+        // It reaches into those that are remembered, as none of them.
+        (29, 2, gap(40, 29)),
+        (42, 2, gap(40, 42)),
+    ] {
+        assert_eq!(bench.sent(idempotent(7, 0, first, count)), expected, "{first}+{count}");
+    }
+    assert_eq!(bench.high_watermark(0), 20);
+    // A new epoch begins at 0, and of the one before nothing counts.
+    for sequence in 0..7 {
+        bench.sent(idempotent(7, 1, sequence, 1)).unwrap();
+    }
+    assert_eq!(bench.sent(idempotent(7, 1, 1, 1)), Err(ProduceError::DuplicateSequence));
+    assert!(bench.sent(idempotent(7, 0, 22, 2)).is_err());
+}
+
+#[test]
+fn older_duplicates_are_not_known_across_a_wrap() {
+    let mut bench = bench();
+    let first = i32::MAX - 3;
+    for sequence in (first..=i32::MAX).chain(0..6) {
+        bench.sent(idempotent(7, 0, sequence, 1)).unwrap();
+    }
+    assert_eq!(bench.sent(idempotent(7, 0, 0, 1)), Err(ProduceError::DuplicateSequence));
+    assert_eq!(bench.sent(idempotent(7, 0, i32::MAX, 1)), gap(6, i32::MAX));
+    // Nor of a batch in which it wraps.
+    let mut bench = self::bench();
+    bench.sent(idempotent(7, 0, i32::MAX - 1, 4)).unwrap();
+    for sequence in 2..9 {
+        bench.sent(idempotent(7, 0, sequence, 1)).unwrap();
+    }
+    assert_eq!(bench.sent(idempotent(7, 0, 2, 1)), Err(ProduceError::DuplicateSequence));
+    assert_eq!(bench.sent(idempotent(7, 0, 1, 1)), gap(9, 1));
+    assert_eq!(bench.sent(idempotent(7, 0, i32::MAX - 1, 4)), gap(9, i32::MAX - 1));
+}
+
+#[test]
+fn an_older_duplicate_counts_when_what_came_after_it_does() {
+    let mut bench = bench();
+    bench.sent(idempotent(7, 0, 0, 1)).unwrap();
+    bench.holds_commits = true;
+    for sequence in 1..7 {
+        bench.send(Acks::All, 0, idempotent(7, 0, sequence, 1));
+    }
+    for acks in [Acks::All, Acks::Leader] {
+        let token = bench.send(acks, 0, idempotent(7, 0, 0, 1));
+        assert_eq!(bench.outcome(token), Some(vec![Err(ProduceError::TimedOut)]), "it may follow");
+    }
+    bench.release_commits();
+    assert_eq!(bench.sent(idempotent(7, 0, 0, 1)), Err(ProduceError::DuplicateSequence));
 }
 
 #[test]

@@ -10,6 +10,8 @@ use super::{BrokerConfig, Origin, broker_keys, effective, topic_keys};
 pub enum ConfigSource {
     /// The topic overrides it.
     DynamicTopic,
+    /// The group overrides it.
+    DynamicGroup,
     /// The broker was started with it.
     StaticBroker,
     /// Nobody said anything.

@@ -7,6 +7,8 @@ import java.util.Map;
 import java.util.Set;
 import java.util.function.BooleanSupplier;
 import java.util.regex.Pattern;
+import org.apache.kafka.clients.admin.AlterConfigOp;
+import org.apache.kafka.clients.admin.ConfigEntry;
 import org.apache.kafka.clients.admin.ConsumerGroupDescription;
 import org.apache.kafka.clients.admin.GroupListing;
 import org.apache.kafka.clients.admin.ListGroupsOptions;
@@ -23,6 +25,7 @@ import org.apache.kafka.clients.producer.KafkaProducer;
 import org.apache.kafka.common.GroupState;
 import org.apache.kafka.common.GroupType;
 import org.apache.kafka.common.TopicPartition;
+import org.apache.kafka.common.config.ConfigResource;
 import org.apache.kafka.common.errors.GroupIdNotFoundException;
 import org.apache.kafka.common.errors.GroupNotEmptyException;
 import org.apache.kafka.common.errors.GroupSubscribedToTopicException;
@@ -51,6 +54,7 @@ final class GroupChecks {
         }
         checks.check("group_classic_gives_up_a_silent_member", this::silentMember);
         checks.check("group_classic_cooperative_keeps_what_stays", this::cooperative);
+        checks.check("group_has_times_of_its_own", this::ownTimes);
         checks.check("group_changes_its_protocol_while_it_is_empty", this::changesProtocol);
     }
 
@@ -282,6 +286,19 @@ final class GroupChecks {
                 consumer.commitSync(Map.of(new TopicPartition(topic, 0), new OffsetAndMetadata(offset)));
             }
         }
+    }
+
+    private void ownTimes() throws Exception {
+        ConfigResource group = new ConfigResource(ConfigResource.Type.GROUP, cluster.name("group-times"));
+        ConfigEntry session = new ConfigEntry("consumer.session.timeout.ms", "50000");
+        cluster.admin
+                .incrementalAlterConfigs(Map.of(group, List.of(new AlterConfigOp(session, AlterConfigOp.OpType.SET))))
+                .all()
+                .get();
+        Checks.eventually("it is described", () -> {
+            ConfigEntry found = cluster.admin.describeConfigs(List.of(group)).all().get().get(group).get(session.name());
+            return found.value().equals("50000") && found.source() == ConfigEntry.ConfigSource.DYNAMIC_GROUP_CONFIG;
+        });
     }
 
     private void administration(String protocol) throws Exception {

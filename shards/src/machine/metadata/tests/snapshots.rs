@@ -1,4 +1,4 @@
-//! Bytes of snapshots, in the version that is written and in earlier ones.
+//! Bytes of snapshots.
 
 use super::*;
 
@@ -22,11 +22,6 @@ fn founded_image() -> MetadataImage {
     cluster.image
 }
 
-fn bytes_of(hex: &str) -> Vec<u8> {
-    let byte = |pair| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap();
-    hex.as_bytes().chunks(2).map(byte).collect()
-}
-
 /// [`founded_image`] with a node that says where its peers connect.
 fn image_with_endpoints() -> MetadataImage {
     let mut image = founded_image();
@@ -36,14 +31,21 @@ fn image_with_endpoints() -> MetadataImage {
     image
 }
 
-#[test]
-fn bytes_of_a_snapshot_never_change() {
+/// [`image_with_endpoints`] with a node that may come and one that is to go.
+fn image_with_comers() -> MetadataImage {
     let mut cluster = Cluster { image: image_with_endpoints() };
     let control = BrokerEndpoint { host: "there".to_owned(), port: 5004 };
     let join = JoinNode { node_id: NodeId(4), control, directory_id: [6; 16] };
     cluster.apply(MetadataCommand::JoinNode(join)).outcome.unwrap();
     let leave = NodeNamed { node_id: NodeId(5) };
     cluster.apply(MetadataCommand::LeaveNode(leave)).outcome.unwrap();
+    cluster.image
+}
+
+#[test]
+fn bytes_of_a_snapshot_never_change() {
+    let mut cluster = Cluster { image: image_with_comers() };
+    cluster.apply(set_group_config("g", &[("a", "1")], &[])).outcome.unwrap();
     let image = cluster.image;
     let hex: String = image.encode().iter().map(|byte| format!("{byte:02x}")).collect();
     assert_eq!(hex, GOLDEN);
@@ -51,7 +53,7 @@ fn bytes_of_a_snapshot_never_change() {
 }
 
 const GOLDEN: &str = "\
-    43484d530100040015020000f55917b76c6f63616c686f73746c6f63616c686f7374010000000100\
+    43484d53010005003d0200009fcd4d2a6c6f63616c686f73746c6f63616c686f7374010000000100\
     00000000000001010101010101010101010101010101020089000000d0ffffff8423010101010101\
     01010101010101010101000000000000000000000000000000000000000000000000000000000000\
     0000000200000002000000000000000202020202020202020202020202020202008900000080ffff\
@@ -62,65 +64,44 @@ const GOLDEN: &str = "\
     ffff00000000a6ffffff000000009effffff00000000726574656e74696f6e2e6d738c000000f4ff\
     ffff35ffffffffffffff010101010101010101010101010101016f7264657273ffff62ffffff0200\
     0000d0ffffff0100000002020202020202020202020202020202040000007468657265ffffff8c13\
-    06060606060606060606060606060606050000000a00000000000000e80300000000000046feffff\
-    020000008effffff01000000aeffffff010000000105050505050505050505050505050505a5ffff\
-    ff000000009dffffff0000000095ffffff01000000abffffff01000000";
+    060606060606060606060606060606060500000061ffffffffffffff31ffffffffffffff67ffffff\
+    ffffffffe8ffffff010000000b00000000000000e80300000000000026feffff020000006effffff\
+    010000008effffff01000000010505050505050505050505050505050585ffffff000000007dffff\
+    ff0000000075ffffff010000008bffffff0100000097ffffff01000000";
 
-#[test]
-fn a_snapshot_of_the_third_version_is_read() {
-    assert_eq!(MetadataImage::decode(&bytes_of(THIRD_VERSION)), Ok(image_with_endpoints()));
+fn set_group_config(group_id: &str, set: &[(&str, &str)], remove: &[&str]) -> MetadataCommand {
+    let entry = |(name, value): &(&str, &str)| ConfigEntry {
+        name: (*name).to_owned(),
+        value: (*value).to_owned(),
+    };
+    MetadataCommand::SetGroupConfig(SetGroupConfig {
+        group_id: group_id.to_owned(),
+        set: set.iter().map(entry).collect(),
+        remove: remove.iter().map(|name| (*name).to_owned()).collect(),
+    })
 }
 
-const THIRD_VERSION: &str = "\
-    43484d5301000300e3010000c799adae6c6f63616c686f73746c6f63616c686f7374010000000100\
-    00000000000001010101010101010101010101010101020089000000d0ffffff8423010101010101\
-    01010101010101010101000000000000000000000000000000000000000000000000000000000000\
-    0000000200000002000000000000000202020202020202020202020202020202008900000080ffff\
-    ff84230202020202020202020202020202020200000000000000000001000168657265ffffffff4b\
-    240131302e302e302e328a1301000000020000000100000002000000010000000100000001010000\
-    000000000001000000dbffffff02000000dbffffff01000000d7ffffff00000000cfffffff000000\
-    00c7ffffff0000000001010000000100000001000000b2ffffff02000000b2ffffff01000000aeff\
-    ffff00000000a6ffffff000000009effffff00000000726574656e74696f6e2e6d738c000000f4ff\
-    ffff35ffffffffffffff010101010101010101010101010101016f7264657273ffff62ffffff0200\
-    0000d0ffffff01000000020202020202020202020202020202020800000000000000e80300000000\
-    000068feffff02000000b0ffffff01000000d0ffffff010000000105050505050505050505050505\
-    050505c7ffffff00000000bfffffff00000000";
-
 #[test]
-fn a_snapshot_of_the_second_version_is_read() {
-    assert_eq!(MetadataImage::decode(&bytes_of(SECOND_VERSION)), Ok(founded_image()));
+fn a_group_without_settings_of_its_own_is_not_remembered() {
+    let mut cluster = Cluster { image: sample_image() };
+    let applied = cluster.apply(set_group_config("g", &[("a", "1"), ("b", "2")], &[]));
+    assert_eq!(applied.changes, [MetadataChange::GroupConfigChanged]);
+    let applied = cluster.apply(set_group_config("g", &[("b", "2")], &["c"]));
+    assert_eq!(applied.changes, [], "nothing has changed");
+    assert_eq!(cluster.image.group_configs()["g"].len(), 2);
+    cluster.apply(set_group_config("g", &[], &["a", "b"])).outcome.unwrap();
+    assert!(cluster.image.group_configs().is_empty());
+    let applied = cluster.apply(set_group_config("g", &[], &["a"]));
+    assert_eq!(applied.changes, []);
 }
 
-const SECOND_VERSION: &str = "\
-    43484d5301000200b7010000b6836deb6c6f63616c686f73746c6f63616c686f7374010000000100\
-    00000000000001010101010101010101010101010101020089000000d0ffffff8423010101010101\
-    01010101010101010101000000000000000000000002000000020000000000000002020202020202\
-    02020202020202020202008900000096ffffff842302020202020202020202020202020202000000\
-    00000000000001000100000002000000010000000200000001000000010000000101000000000000\
-    0001000000dbffffff02000000dbffffff01000000d7ffffff00000000cfffffff00000000c7ffff\
-    ff0000000001010000000100000001000000b2ffffff02000000b2ffffff01000000aeffffff0000\
-    0000a6ffffff000000009effffff00000000726574656e74696f6e2e6d738c000000f4ffffff35ff\
-    ffffffffffff010101010101010101010101010101016f7264657273ffff62ffffff02000000d0ff\
-    ffff01000000020202020202020202020202020202020800000000000000e80300000000000094fe\
-    ffff02000000b0ffffff01000000d0ffffff010000000105050505050505050505050505050505c7\
-    ffffff00000000bfffffff00000000";
-
 #[test]
-fn a_snapshot_of_the_first_version_is_read() {
-    let mut expected = sample_image();
-    for broker in expected.brokers.values_mut() {
-        broker.directory_id = [0; 16];
+fn groups_with_settings_of_their_own_are_bounded() {
+    let mut cluster = Cluster { image: sample_image() };
+    for number in 0..GROUP_CONFIGS_MAX {
+        cluster.apply(set_group_config(&format!("{number}"), &[("a", "1")], &[])).outcome.unwrap();
     }
-    assert_eq!(MetadataImage::decode(&bytes_of(FIRST_VERSION)), Ok(expected));
+    let refused = cluster.apply(set_group_config("more", &[("a", "1")], &[])).outcome;
+    assert_eq!(refused, Err(Rejection::GroupConfigsFull));
+    assert!(cluster.apply(set_group_config("7", &[("a", "2")], &[])).outcome.is_ok());
 }
-
-const FIRST_VERSION: &str = "\
-    43484d53010001003801000006cc97db6c6f63616c686f73746c6f63616c686f7374010000000100\
-    00000000000001010101010101010101010101010101020089000000d0ffffff8423020000000200\
-    00000000000002020202020202020202020202020202020089000000b1ffffff8423010000000200\
-    000001000000020000000200000001000000020000000100000001010000000000000000000000d3\
-    ffffff02000000d3ffffff0200000001020000000000000000000000c6ffffff02000000c6ffffff\
-    02000000726574656e74696f6e2e6d738c000000f4ffffff35ffffffffffffff0101010101010101\
-    01010101010101016f7264657273ffff92ffffff02000000d0ffffff010000000202020202020202\
-    02020202020202020600000000000000e803000000000000f2feffff02000000b0ffffff01000000\
-    d0ffffff01000000";
