@@ -22,6 +22,7 @@ use chronik_shards::machine::replication::PeerLimits;
 use chronik_shards::machine::topic_config::{BrokerConfig, group_overrides};
 use chronik_shards::model::{BrokerEpoch, NodeId, PartitionIndex, ReplicaKey, ShardId, TopicId};
 use chronik_shards::shard::ShardHandle;
+use chronik_shards::store::deleted_topics::DeletedTopics;
 
 use crate::control::{ControlHandle, MetadataUpdate, QuorumState};
 use crate::handlers::{Handlers, KafkaDispatcher};
@@ -85,6 +86,8 @@ pub struct FrontPlan {
     pub image: Arc<MetadataImage>,
     /// For proposals.
     pub control: ControlHandle,
+    /// Where this node's stores hear of deleted topics.
+    pub deleted: DeletedTopics,
     /// Open connections of all shards.
     pub counts: Arc<ConnectionCounts>,
     /// Open connections beyond which new ones are closed.
@@ -103,6 +106,7 @@ pub const FETCH_SESSIONS_MAX: usize = 1000;
 /// The front of one shard.
 struct Front {
     shard: ShardHandle,
+    deleted: DeletedTopics,
     view: Rc<RefCell<MetadataView>>,
     proposals: OnceCell<Rc<Proposals>>,
     serve: Slot<Serve>,
@@ -123,6 +127,7 @@ pub fn build(
     shard.coordinate_groups(plan.broker.group_settings());
     let front = Rc::new(Front {
         shard,
+        deleted: plan.deleted.clone(),
         view: Rc::new(RefCell::new(view)),
         proposals: OnceCell::new(),
         serve: Slot::default(),
@@ -188,6 +193,7 @@ impl Front {
                 self.assign_from(&view, *topic_id, *first);
             }
             MetadataChange::TopicDeleted { topic } => {
+                self.deleted.note(topic.id);
                 let version = groups_version(&view);
                 self.shard.group_topic_changed(version, &topic.name, None);
                 for (key, _) in topic.replicas().filter(|(key, _)| self.owns(*key)) {

@@ -24,6 +24,7 @@ use chronik_shards::model::{NodeId, ShardId, TimestampMs, TopicId};
 use chronik_shards::shard::{self, NodeHandle, NodeSpec, ShardPlan, StartError};
 use chronik_shards::store::SegmentStore;
 use chronik_shards::store::cleaner::CleanerLimits;
+use chronik_shards::store::deleted_topics::DeletedTopics;
 use chronik_shards::store::disk::StdDisk;
 use chronik_shards::store::pace::Pace;
 use chronik_shards::store::paths;
@@ -138,6 +139,7 @@ impl Node {
         process::give_memory_back();
         let counts = ConnectionCounts::new(config.plan.shard_count());
         let seed = random_bytes().map_err(|error| NodeError::System { what: "random", error })?;
+        let deleted = DeletedTopics::default();
         let plan = FrontPlan {
             node_id: config.node_id,
             cluster_id: control.cluster_id.clone(),
@@ -147,13 +149,14 @@ impl Node {
             broker,
             image: Arc::new(control.image.clone()),
             control: control.handle.clone(),
+            deleted: deleted.clone(),
             counts,
             connections_max: config.plan.open_files.connections_max,
             net: net_config(config),
             data_dir: config.data_dir.clone(),
             session_seed: u32::from_le_bytes([seed[0], seed[1], seed[2], seed[3]]),
         };
-        let spec = node_spec(config, limits, recovered);
+        let spec = node_spec(config, limits, recovered, &deleted);
         let shards = shard::start(spec, move |handle| front::build(plan, handle))?;
         laps.done("shards started");
         let incarnation =
@@ -347,7 +350,12 @@ fn replicas_here(
     found
 }
 
-fn node_spec(config: &NodeConfig, limits: ShardLimits, recovered: Recovered) -> NodeSpec {
+fn node_spec(
+    config: &NodeConfig,
+    limits: ShardLimits,
+    recovered: Recovered,
+    deleted: &DeletedTopics,
+) -> NodeSpec {
     let plan = &config.plan;
     let settings = config.broker.settings();
     let count = usize::from(plan.shard_count());
@@ -369,7 +377,8 @@ fn node_spec(config: &NodeConfig, limits: ShardLimits, recovered: Recovered) -> 
             let pace = Pace::default();
             let disk = StdDisk::paced(pace.clone());
             let store = SegmentStore::new(disk, data, ShardId(shard), logs, open_files)
-                .with_cleaner(cleaner);
+                .with_cleaner(cleaner)
+                .with_deleted_topics(deleted.clone());
             ShardPlan {
                 cpus: cpu.map_or(unpinned, ShardCpus::Pinned),
                 spin_before_park: plan.profile.spin_before_park,

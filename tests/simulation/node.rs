@@ -24,6 +24,7 @@ use chronik_shards::model::{
     LeaderEpoch, Lsn, Now, Offset, ReplicaKey, ShardId, TimestampMs, WalFileSeq,
 };
 use chronik_shards::store::SegmentStore;
+use chronik_shards::store::deleted_topics::DeletedTopics;
 use chronik_shards::store::disk::{Disk, OpenMode};
 use chronik_shards::store::paths::{self, SegmentFile};
 use chronik_shards::store::recovery::{Gone, RecoveryError, RecoveryInput, recover};
@@ -85,6 +86,8 @@ pub struct Node {
     /// By number.
     pub shards: Vec<Shard>,
     disk: SimDisk,
+    /// What it has heard is deleted.
+    pub deleted: DeletedTopics,
     /// A write could not begin: the process would have ended.
     has_failed: bool,
     /// Recovery went on with the WALs there were.
@@ -170,9 +173,11 @@ impl Node {
             let keys = partitions.iter().map(|found| found.state.key);
             keys.filter(|key| key.shard(shards) == shard).collect()
         };
+        let deleted = DeletedTopics::default();
         let shard = |((id, wal), logs): ((u16, WalStart), _)| Shard {
             machine: ShardMachine::start(ShardId(id), LIMITS, wal, keys(ShardId(id))),
-            store: SegmentStore::new(disk.clone(), data(), ShardId(id), logs, 4),
+            store: SegmentStore::new(disk.clone(), data(), ShardId(id), logs, 4)
+                .with_deleted_topics(deleted.clone()),
             jobs: VecDeque::new(),
             writes: Vec::new(),
             files_wanted: VecDeque::new(),
@@ -185,6 +190,7 @@ impl Node {
         let node = Self {
             shards: seats.map(shard).collect(),
             disk: disk.clone(),
+            deleted: deleted.clone(),
             has_failed: false,
             did: Counts::default(),
             compacts_too_far: false,

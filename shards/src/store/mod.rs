@@ -11,6 +11,7 @@
 
 pub mod cleaner;
 mod compaction;
+pub mod deleted_topics;
 mod direct_write;
 pub mod disk;
 mod open_files;
@@ -32,6 +33,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use self::cleaner::{Cleaner, CleanerLimits};
+use self::deleted_topics::DeletedTopics;
 use self::disk::{Disk, is_no_space, read_file, replace_file};
 use self::open_files::OpenFiles;
 use self::partition_log::{PartitionLog, create_dir};
@@ -80,6 +82,7 @@ pub struct SegmentStore<D: Disk> {
     leftovers: BTreeMap<ReplicaKey, String>,
     files: OpenFiles<D>,
     cleaner: Cleaner<D>,
+    deleted: DeletedTopics,
 }
 
 impl<D: Disk> SegmentStore<D> {
@@ -95,7 +98,15 @@ impl<D: Disk> SegmentStore<D> {
         let files = OpenFiles::new(open_files_max);
         let (failed, unopened, leftovers) = (BTreeSet::new(), BTreeSet::new(), BTreeMap::new());
         let cleaner = Cleaner::new(CleanerLimits::default());
-        Self { disk, data, shard, logs, failed, unopened, leftovers, files, cleaner }
+        let deleted = DeletedTopics::default();
+        Self { disk, data, shard, logs, failed, unopened, leftovers, files, cleaner, deleted }
+    }
+
+    /// Asks there which topics are deleted.
+    #[must_use]
+    pub fn with_deleted_topics(mut self, deleted: DeletedTopics) -> Self {
+        self.deleted = deleted;
+        self
     }
 
     /// With other bounds of compaction.
@@ -250,11 +261,17 @@ impl<D: Disk> SegmentStore<D> {
             log.config = config;
             return Ok(());
         }
-        let dir = paths::partition_dir(&self.data, &topic_name, key.partition);
-        let owner = owner(&self.disk, &dir)?;
-        // Every replica that a start knew has its log here. What else is in the way is another topic's, or of a replica
-        // that was moved away while the node was down and is moved back now: this one begins without records.
-        put_aside(&self.disk, &self.data, &topic_name, key.partition, owner)?;
+        let dir = if self.deleted.contains(key.topic_id) {
+            // The plain name may be the next topic's by now. This one only waits to be removed.
+            Aside::Stray.path(&self.data, &topic_name, key)
+        } else {
+            let plain = paths::partition_dir(&self.data, &topic_name, key.partition);
+            let owner = owner(&self.disk, &plain)?;
+            // Every replica that a start knew has its log here. What else is in the way is another topic's, or of a replica
+            // that was moved away while the node was down and is moved back now: this one begins without records.
+            put_aside(&self.disk, &self.data, &topic_name, key.partition, owner)?;
+            plain
+        };
         let temporary = Aside::New.path(&self.data, &topic_name, key);
         create_dir(&self.disk, &temporary, &dir, key)?;
         self.logs.insert(key, PartitionLog::new(key, topic_name, dir, config));

@@ -298,6 +298,9 @@ impl World {
                 return self.configure(seat, topic_id);
             }
             MetadataChange::TopicDeleted { topic } => {
+                if let Some(node) = &self.seats[seat].node {
+                    node.deleted.note(topic.id);
+                }
                 for (key, _) in topic.replicas() {
                     self.close(seat, key)?;
                 }

@@ -60,6 +60,7 @@ impl World {
         }
         self.trace(|| format!("delete topic {}", key.topic_id));
         self.gone.topics.insert(key.topic_id);
+        self.node.deleted.note(key.topic_id);
         let now = self.now();
         for key in topic {
             self.known.remove(&key);

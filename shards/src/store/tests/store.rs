@@ -5,6 +5,7 @@ use crate::format::producer_snapshot;
 use crate::format::record_batch::{BatchHeader, StoredBatch};
 use crate::machine::effect::{CheckpointJob, LogView, StoreJob, StoreReply};
 use crate::model::{Lsn, Offset, ShardId};
+use crate::store::deleted_topics::DeletedTopics;
 use crate::store::disk::{Disk, OpenMode, StdDisk, read_file};
 use crate::store::paths::{self, SegmentFile, segment_file};
 use crate::store::recovery::{Gone, RecoveryInput, recover};
@@ -243,6 +244,27 @@ fn removing_a_partition_removes_its_directory() {
     assert!(disk.list(&paths::topics_dir(&data())).unwrap().is_empty());
     let reply = execute(&mut store, StoreJob::Remove { key: key(7, 0) });
     assert!(matches!(reply, StoreReply::Removed { .. }));
+}
+
+#[test]
+fn a_topic_that_is_opened_after_the_next_of_its_name_leaves_that_one_alone() {
+    let disk = SimDisk::new();
+    // The newer topic is `key(7, 0)`; the older one is on another shard, whose storage is behind.
+    let mut newer = store(&disk);
+    let deleted = DeletedTopics::default();
+    let mut older = SegmentStore::new(disk.clone(), data(), ShardId(1), Vec::new(), 3)
+        .with_deleted_topics(deleted.clone());
+    deleted.note(key(6, 0).topic_id);
+    let (topic_name, config) = ("pears".to_owned(), config(2000));
+    let reply = execute(&mut older, StoreJob::Open { key: key(6, 0), topic_name, config });
+    assert!(matches!(reply, StoreReply::Segments { .. }), "{reply:?}");
+    let batches = batches(&[900, 900, 900]);
+    let view = view(append(&mut newer, &batches));
+    execute(&mut older, StoreJob::Remove { key: key(6, 0) });
+    let dir = paths::partition_dir(&data(), "pears", key(7, 0).partition);
+    let expected: Vec<u8> = batches.iter().flat_map(|batch| batch.to_log()).collect();
+    assert_eq!(read_log(&disk, &dir, &view), expected);
+    assert_eq!(disk.list(&paths::topics_dir(&data())).unwrap().len(), 1);
 }
 
 #[test]
