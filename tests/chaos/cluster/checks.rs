@@ -12,7 +12,7 @@ use crate::ledger::{Acknowledged, Identity, Ledger};
 use crate::support::batch::HEADER_BYTES;
 use crate::support::client::Client;
 use crate::support::cluster::Cluster;
-use crate::support::requests::{LATEST, batches, error, fetch, list_offset, log_start};
+use crate::support::requests::{EARLIEST, LATEST, batches, error, fetch, list_offset};
 
 const ANSWER_PATIENCE: Duration = Duration::from_secs(5);
 
@@ -89,12 +89,15 @@ impl<'a> Verifier<'a> {
         let client = leader.and_then(|leader| self.scene.connect(leader.node, ANSWER_PATIENCE));
         let mut client = client?;
         let (topic, index) = (&self.scene.topic, partition as i32);
-        let found = list_offset(&mut client, topic, index, LATEST);
-        if found.error_code != 0 {
-            assert!(error(found.error_code).is_retriable(), "{when}: {found:?}");
-            return None;
+        let [start, found] =
+            [EARLIEST, LATEST].map(|at| list_offset(&mut client, topic, index, at));
+        for answer in [&start, &found] {
+            if answer.error_code != 0 {
+                assert!(error(answer.error_code).is_retriable(), "{when}: {answer:?}");
+                return None;
+            }
         }
-        assert_eq!(log_start(&mut client, topic, index), 0, "{when}, partition {partition}");
+        assert_eq!(start.offset, 0, "{when}, partition {partition}");
         let from = self.logs[partition].len();
         if found.offset < from as i64 {
             return Some(found.offset);
