@@ -161,6 +161,13 @@ pub fn inspect<D: Disk>(disk: &D, mut subject: Subject) -> io::Result<Inspection
     let start = log_start.min(checkpointed).unwrap_or_default();
     let needless = listed.partition_point(|segment| segment.base_offset <= start);
     listed.drain(..needless.saturating_sub(1));
+    // Of a run that nobody was told of yet, later segments may have become durable and the first one not.
+    let begin = log_start.unwrap_or_default();
+    let begins_late = listed.first().is_some_and(|first| first.base_offset > begin);
+    let is_claimed = flushed.is_some_and(|flushed| flushed > begin);
+    if log_start.is_some() && begins_late && !is_claimed && !subject.overlay.covers(begin) {
+        listed.clear();
+    }
     let mut history = history(disk, &subject, checkpoint, &listed)?;
     // The checkpoint may be older than a cut that the segments have followed already, with other records behind it.
     if let Some(cut) = subject.overlay.lowest_cut {
