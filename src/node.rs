@@ -24,7 +24,7 @@ use chronik_shards::model::{NodeId, ShardId, TimestampMs, TopicId};
 use chronik_shards::shard::{self, NodeHandle, NodeSpec, ShardPlan, StartError};
 use chronik_shards::store::SegmentStore;
 use chronik_shards::store::cleaner::CleanerLimits;
-use chronik_shards::store::deleted_topics::DeletedTopics;
+use chronik_shards::store::deleted_topics::{DeletedTopics, HeardDeletions};
 use chronik_shards::store::disk::StdDisk;
 use chronik_shards::store::pace::Pace;
 use chronik_shards::store::paths;
@@ -139,7 +139,7 @@ impl Node {
         process::give_memory_back();
         let counts = ConnectionCounts::new(config.plan.shard_count());
         let seed = random_bytes().map_err(|error| NodeError::System { what: "random", error })?;
-        let deleted = DeletedTopics::default();
+        let (deleted, heard) = DeletedTopics::new(usize::from(config.plan.shard_count()));
         let plan = FrontPlan {
             node_id: config.node_id,
             cluster_id: control.cluster_id.clone(),
@@ -149,14 +149,14 @@ impl Node {
             broker,
             image: Arc::new(control.image.clone()),
             control: control.handle.clone(),
-            deleted: deleted.clone(),
+            deleted,
             counts,
             connections_max: config.plan.open_files.connections_max,
             net: net_config(config),
             data_dir: config.data_dir.clone(),
             session_seed: u32::from_le_bytes([seed[0], seed[1], seed[2], seed[3]]),
         };
-        let spec = node_spec(config, limits, recovered, &deleted);
+        let spec = node_spec(config, limits, recovered, heard);
         let shards = shard::start(spec, move |handle| front::build(plan, handle))?;
         laps.done("shards started");
         let incarnation =
@@ -354,7 +354,7 @@ fn node_spec(
     config: &NodeConfig,
     limits: ShardLimits,
     recovered: Recovered,
-    deleted: &DeletedTopics,
+    heard: Vec<HeardDeletions>,
 ) -> NodeSpec {
     let plan = &config.plan;
     let settings = config.broker.settings();
@@ -371,14 +371,15 @@ fn node_spec(
         .zip(&plan.shards)
         .zip(recovered.wal)
         .zip(recovered.logs)
-        .map(|(((shard, cpu), wal), logs)| {
+        .zip(heard)
+        .map(|((((shard, cpu), wal), logs), heard)| {
             let data: PathBuf = config.data_dir.clone();
             let open_files = plan.open_files.written_per_shard;
             let pace = Pace::default();
             let disk = StdDisk::paced(pace.clone());
             let store = SegmentStore::new(disk, data, ShardId(shard), logs, open_files)
                 .with_cleaner(cleaner)
-                .with_deleted_topics(deleted.clone());
+                .with_deleted_topics(heard);
             ShardPlan {
                 cpus: cpu.map_or(unpinned, ShardCpus::Pinned),
                 spin_before_park: plan.profile.spin_before_park,

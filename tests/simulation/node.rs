@@ -173,11 +173,11 @@ impl Node {
             let keys = partitions.iter().map(|found| found.state.key);
             keys.filter(|key| key.shard(shards) == shard).collect()
         };
-        let deleted = DeletedTopics::default();
-        let shard = |((id, wal), logs): ((u16, WalStart), _)| Shard {
+        let (deleted, heard) = DeletedTopics::new(usize::from(shards));
+        let shard = |(((id, wal), logs), heard): (((u16, WalStart), _), _)| Shard {
             machine: ShardMachine::start(ShardId(id), LIMITS, wal, keys(ShardId(id))),
             store: SegmentStore::new(disk.clone(), data(), ShardId(id), logs, 4)
-                .with_deleted_topics(deleted.clone()),
+                .with_deleted_topics(heard),
             jobs: VecDeque::new(),
             writes: Vec::new(),
             files_wanted: VecDeque::new(),
@@ -186,11 +186,11 @@ impl Node {
         let has_uncovered = recovered.wal.iter().any(|wal| wal.uncovered_bytes > 0);
         let mut report = recovered.report;
         report.extend(recovered.wal.iter().map(|wal| format!("{wal:?}")));
-        let seats = (0..shards).zip(recovered.wal).zip(recovered.logs);
+        let seats = (0..shards).zip(recovered.wal).zip(recovered.logs).zip(heard);
         let node = Self {
             shards: seats.map(shard).collect(),
             disk: disk.clone(),
-            deleted: deleted.clone(),
+            deleted,
             has_failed: false,
             did: Counts::default(),
             compacts_too_far: false,

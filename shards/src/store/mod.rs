@@ -33,7 +33,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use self::cleaner::{Cleaner, CleanerLimits};
-use self::deleted_topics::DeletedTopics;
+use self::deleted_topics::HeardDeletions;
 use self::disk::{Disk, is_no_space, read_file, replace_file};
 use self::open_files::OpenFiles;
 use self::partition_log::{PartitionLog, create_dir};
@@ -82,7 +82,7 @@ pub struct SegmentStore<D: Disk> {
     leftovers: BTreeMap<ReplicaKey, String>,
     files: OpenFiles<D>,
     cleaner: Cleaner<D>,
-    deleted: DeletedTopics,
+    deleted: HeardDeletions,
 }
 
 impl<D: Disk> SegmentStore<D> {
@@ -98,13 +98,13 @@ impl<D: Disk> SegmentStore<D> {
         let files = OpenFiles::new(open_files_max);
         let (failed, unopened, leftovers) = (BTreeSet::new(), BTreeSet::new(), BTreeMap::new());
         let cleaner = Cleaner::new(CleanerLimits::default());
-        let deleted = DeletedTopics::default();
+        let deleted = HeardDeletions::default();
         Self { disk, data, shard, logs, failed, unopened, leftovers, files, cleaner, deleted }
     }
 
-    /// Asks there which topics are deleted.
+    /// Hears there which topics are deleted.
     #[must_use]
-    pub fn with_deleted_topics(mut self, deleted: DeletedTopics) -> Self {
+    pub fn with_deleted_topics(mut self, deleted: HeardDeletions) -> Self {
         self.deleted = deleted;
         self
     }
@@ -121,6 +121,7 @@ impl<D: Disk> SegmentStore<D> {
     /// # Errors
     /// Only those after which the process must stop.
     pub fn execute(&mut self, job: StoreJob) -> Result<Vec<StoreReply>, StoreError> {
+        self.deleted.listen();
         match job {
             StoreJob::Open { key, topic_name, config } => {
                 let result = self.open(key, topic_name, config);

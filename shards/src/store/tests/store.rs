@@ -251,9 +251,9 @@ fn a_topic_that_is_opened_after_the_next_of_its_name_leaves_that_one_alone() {
     let disk = SimDisk::new();
     // The newer topic is `key(7, 0)`; the older one is on another shard, whose storage is behind.
     let mut newer = store(&disk);
-    let deleted = DeletedTopics::default();
+    let (deleted, mut heard) = DeletedTopics::new(1);
     let mut older = SegmentStore::new(disk.clone(), data(), ShardId(1), Vec::new(), 3)
-        .with_deleted_topics(deleted.clone());
+        .with_deleted_topics(heard.remove(0));
     deleted.note(key(6, 0).topic_id);
     let (topic_name, config) = ("pears".to_owned(), config(2000));
     let reply = execute(&mut older, StoreJob::Open { key: key(6, 0), topic_name, config });
