@@ -53,7 +53,7 @@ pub struct CompactionTotals {
 }
 
 impl Compaction {
-    /// When [`ShardMachine::look_for_dirt`] has something to do.
+    /// When the shard has to look for a partition.
     pub fn next_deadline(&self) -> Option<MonotonicMicros> {
         self.next_look.filter(|_| self.running.is_none())
     }

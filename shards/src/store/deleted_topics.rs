@@ -7,7 +7,7 @@
 //!
 //! Invariant: every store is told of a deletion before any of them opens a partition of the next topic of that name.
 //!
-//! Bounded: of more than [`REMEMBERED_MAX`] the oldest is forgotten, and a store that has not looked for as many is
+//! Bounded: of more than `REMEMBERED_MAX` the oldest is forgotten, and a store that has not looked for as many is
 //! told no more. It would have to be that many deletions behind the metadata to need it.
 
 use std::collections::{BTreeSet, VecDeque};
