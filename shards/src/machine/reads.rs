@@ -144,10 +144,17 @@ impl ShardMachine {
         found.is_some_and(|found| found.view.generation == generation && !found.is_swapping)
     }
 
-    /// Whether files of a partition are being exchanged at this moment.
+    /// Whether files of a partition are being exchanged or cut at this moment.
     #[must_use]
     pub fn is_swapping(&self, key: ReplicaKey) -> bool {
-        self.partitions.find(&key).is_some_and(|found| found.is_swapping)
+        self.partitions.find(&key).is_some_and(|found| found.is_swapping || found.awaits_cut)
+    }
+
+    /// Whether files of a partition may be others, or shorter, than they were when its segments ended at `end`.
+    #[must_use]
+    pub fn has_changed_since(&self, key: ReplicaKey, end: Option<Offset>) -> bool {
+        self.is_swapping(key)
+            || self.partitions.find(&key).is_some_and(|found| found.view.end_offset() != end)
     }
 
     /// Readable batches at or after `offset` that are not in segments yet.

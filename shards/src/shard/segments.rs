@@ -9,6 +9,7 @@ use super::core::{Core, Origin};
 use super::request::{Fetched, FetchedPartition, ListOffset, ListPosition, ListedOffset, Reply};
 use crate::format::record_batch::{STAMPED_BYTES, StoredBatch};
 use crate::io::log_reader::{Range, ReadError, Source};
+use crate::machine::effect::LogView;
 use crate::machine::input::{FetchData, FetchError, FetchInput, FetchPlan};
 use crate::model::{Offset, ReplicaKey, TimestampMs};
 
@@ -67,14 +68,14 @@ impl Core {
             match self.reader.read(source, range).await {
                 Ok(_) if !still_here() => return Err(FetchError::UnknownPartition(key)),
                 Ok(bytes) => return Ok(bytes),
-                Err(error) => self.explain(key, range.offset, &error)?,
+                Err(error) => self.explain(key, range.offset, &view, &error)?,
             }
             attempts += self.await_swap(key, view.generation).await;
         }
         Err(FetchError::StorageFailed)
     }
 
-    /// Waits while files of a partition are being exchanged, which is not for long. Returns how many attempts of a read
+    /// Waits while files of a partition are being exchanged or cut, which is not for long. Returns how many attempts of a read
     /// that met the segments of `generation` this was: one that an exchange got in the way of is none.
     async fn await_swap(&self, key: ReplicaKey, generation: u32) -> usize {
         while self.look(|machine| machine.is_swapping(key)) {
@@ -88,11 +89,16 @@ impl Core {
         &self,
         key: ReplicaKey,
         offset: Offset,
+        view: &LogView,
         error: &ReadError,
     ) -> Result<(), FetchError> {
         let Some(info) = self.look(|machine| machine.info(key)) else {
             return Err(FetchError::UnknownPartition(key));
         };
+        // A file that was cut while it was read ends too early, and the next attempt knows.
+        if self.look(|machine| machine.has_changed_since(key, view.end_offset())) {
+            return Ok(());
+        }
         if !matches!(error, ReadError::Gone) {
             tracing::error!(partition = %key, %error, "cannot read a segment");
             return Err(FetchError::StorageFailed);
@@ -178,7 +184,7 @@ impl Core {
                 Ok(_) if !still_here() => return Err(FetchError::UnknownPartition(key)),
                 Ok(found) => found,
                 Err(error) => {
-                    self.explain(key, from, &error)?;
+                    self.explain(key, from, &view, &error)?;
                     attempts += self.await_swap(key, view.generation).await;
                     continue;
                 }

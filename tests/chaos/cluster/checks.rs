@@ -30,6 +30,8 @@ pub struct Verifier<'a> {
     idempotent_workers: u32,
     leaders: Leaders,
     logs: Vec<Vec<Identity>>,
+    /// In which epoch those led who were asked last.
+    epochs: Vec<i32>,
     next_number: Vec<HashMap<u32, u32>>,
     probes: HashSet<(u32, u32)>,
 }
@@ -49,6 +51,7 @@ impl<'a> Verifier<'a> {
             idempotent_workers,
             leaders: Leaders::new(scene, seed),
             logs: vec![Vec::new(); scene.partitions],
+            epochs: vec![-1; scene.partitions],
             next_number: vec![HashMap::new(); scene.partitions],
             probes: HashSet::new(),
         }
@@ -59,7 +62,7 @@ impl<'a> Verifier<'a> {
         for partition in 0..self.logs.len() {
             let acknowledged = self.ledger.take_acknowledged(partition);
             let ends = acknowledged.iter().map(|batch| batch.base_offset + i64::from(batch.count));
-            let end = ends.max().unwrap_or(0).max(self.logs[partition].len() as i64);
+            let end = ends.max().unwrap_or(0);
             let begun = Instant::now();
             // Whatever is acknowledged before the leader is asked lies below its high watermark. A node that was cut off may
             // take itself for the leader a moment longer: it has less, and another one is asked.
@@ -99,9 +102,16 @@ impl<'a> Verifier<'a> {
         }
         assert_eq!(start.offset, 0, "{when}, partition {partition}");
         let from = self.logs[partition].len();
-        if found.offset < from as i64 {
-            return Some(found.offset);
+        // Who led in an epoch before the last one that was heard of leads no more.
+        if found.leader_epoch < self.epochs[partition] {
+            return None;
         }
+        self.epochs[partition] = found.leader_epoch;
+        assert!(
+            from as i64 <= found.offset,
+            "{when}, partition {partition}: the log was {from} records long and ends at {} now",
+            found.offset
+        );
         let is_complete =
             read_to(&mut client, topic, partition, found.offset, &mut self.logs[partition]);
         for offset in from..self.logs[partition].len() {
