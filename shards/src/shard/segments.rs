@@ -97,6 +97,9 @@ impl Core {
         };
         // A file that was cut while it was read ends too early, and the next attempt knows.
         if self.look(|machine| machine.has_changed_since(key, view.end_offset())) {
+            if !matches!(error, ReadError::Gone) {
+                tracing::warn!(partition = %key, %error, "a segment changed while it was read");
+            }
             return Ok(());
         }
         if !matches!(error, ReadError::Gone) {
