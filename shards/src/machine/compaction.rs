@@ -129,8 +129,8 @@ impl ShardMachine {
     /// Rewritten segments are durable: from now on nobody may take a file that is opened for the old one.
     pub(super) fn segments_rewritten(&mut self, key: ReplicaKey, id: u64, out: &mut Vec<Effect>) {
         let is_running = self.compaction.running.is_some_and(|it| (it.id, it.key) == (id, key));
-        let Some(slot) = self.partitions.slot(&key).filter(|_| is_running) else { return };
-        let partition = self.partitions.get_mut(slot).expect("a key names an open slot");
+        let found = self.partitions.find_mut(&key).filter(|_| is_running);
+        let Some((_, partition)) = found else { return };
         partition.is_swapping = true;
         out.push(Effect::Store(StoreJob::SwapSegments { key, id }));
     }
@@ -143,8 +143,7 @@ impl ShardMachine {
         view: LogView,
         out: &mut Vec<Effect>,
     ) {
-        let Some(slot) = self.partitions.slot(&key) else { return };
-        let partition = self.partitions.get_mut(slot).expect("a key names an open slot");
+        let Some((_, partition)) = self.partitions.find_mut(&key) else { return };
         partition.is_swapping = false;
         // What memory still has of them would hide that there are holes.
         let dropped = partition.tail.drop_clean_until(view.holes_end);
@@ -182,9 +181,7 @@ impl ShardMachine {
                 totals.failed += 1;
                 match &failure {
                     CompactionFailure::Unreadable(reason) => {
-                        if let Some(slot) = self.partitions.slot(&key)
-                            && let Some(partition) = self.partitions.get_mut(slot)
-                        {
+                        if let Some((_, partition)) = self.partitions.find_mut(&key) {
                             partition.is_uncleanable = true;
                         }
                         tracing::error!(

@@ -104,6 +104,12 @@ impl Partitions {
         self.get(self.slot(key)?)
     }
 
+    /// The partition `key`, to change it, and where it is.
+    pub fn find_mut(&mut self, key: &ReplicaKey) -> Option<(Slot, &mut Partition)> {
+        let slot = self.slot(key)?;
+        Some((slot, self.get_mut(slot)?))
+    }
+
     /// All of them, in slot order.
     pub fn iter(&self) -> impl Iterator<Item = (Slot, &Partition)> {
         self.places.iter().enumerate().filter_map(|(index, place)| {

@@ -180,8 +180,7 @@ impl ShardMachine {
         config: PartitionConfig,
         out: &mut Vec<Effect>,
     ) {
-        let Some(slot) = self.partitions.slot(&key) else { return };
-        let partition = self.partitions.get_mut(slot).expect("a key names an open slot");
+        let Some((slot, partition)) = self.partitions.find_mut(&key) else { return };
         if partition.config == config {
             return;
         }
@@ -513,8 +512,7 @@ impl ShardMachine {
         view: LogView,
         out: &mut Vec<Effect>,
     ) {
-        let Some(slot) = self.partitions.slot(&key) else { return };
-        let partition = self.partitions.get_mut(slot).expect("a key names an open slot");
+        let Some((slot, partition)) = self.partitions.find_mut(&key) else { return };
         // Until the cut is answered, answers speak of what is void.
         if partition.awaits_cut {
             return;
@@ -539,8 +537,7 @@ impl ShardMachine {
         self.cut_is_over(&key);
         self.abandon_compaction(now.monotonic, &key);
         self.end_coordinator(now, &key, out);
-        let Some(slot) = self.partitions.slot(&key) else { return };
-        let partition = self.partitions.get_mut(slot).expect("a key names an open slot");
+        let Some((slot, partition)) = self.partitions.find_mut(&key) else { return };
         let was_appending = partition.append_target.is_some();
         if partition.durable_end > partition.segments_end {
             self.rounds.hold(key);

@@ -164,9 +164,7 @@ impl ShardMachine {
     pub(in crate::machine) fn segments_truncated(&mut self, reply: StoreReply) {
         let StoreReply::Truncated { key, view, producers } = reply else { return };
         self.cut_is_over(&key);
-        if let Some(slot) = self.partitions.slot(&key)
-            && let Some(partition) = self.partitions.get_mut(slot)
-        {
+        if let Some((_, partition)) = self.partitions.find_mut(&key) {
             partition.segments_cut(view, &producers);
         }
     }
