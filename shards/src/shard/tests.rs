@@ -1,5 +1,6 @@
 //! Whole nodes in a temporary directory, with storage that only knows how to append.
 
+mod exchanges;
 mod restart;
 mod storage;
 

@@ -207,6 +207,35 @@ fn a_cut_waits_until_nothing_is_on_its_way_to_the_disk() {
 }
 
 #[test]
+fn a_read_learns_that_segments_were_cut_while_it_was_under_way() {
+    let mut cluster = Cluster::led_by_0();
+    cluster.send(0, Acks::All);
+    cluster.cut = vec![1, 2];
+    cluster.nodes[0].send(Acks::Leader, 0, batch(3, 100));
+    cluster.pass_millis(7000);
+    let end = |cluster: &Cluster| cluster.nodes[0].machine.log_view(key(0)).unwrap().end_offset();
+    let is_swapping = |cluster: &Cluster| cluster.nodes[0].machine.is_swapping(key(0));
+    let has_changed_since =
+        |cluster: &Cluster, end| cluster.nodes[0].machine.has_changed_since(key(0), end);
+    let before = end(&cluster);
+    assert_eq!(before, Some(Offset(5)), "it was brought to segments");
+    assert!(!is_swapping(&cluster) && !has_changed_since(&cluster, before));
+
+    cluster.nodes[0].holds_store = true;
+    cluster.frames.clear();
+    cluster.cut.clear();
+    cluster.assign_all(1, 2, 2, &[1, 2]);
+    cluster.pass_millis(LIMITS.peer_timeout_ms + LIMITS.reconnect_ms_max);
+    assert_eq!(cluster.standing(0).log_end_offset, Offset(2));
+    assert!(is_swapping(&cluster) && has_changed_since(&cluster, before), "files are being cut");
+    cluster.nodes[0].release_store();
+    cluster.carry();
+    assert_eq!(end(&cluster), Some(Offset(2)));
+    assert!(!is_swapping(&cluster) && has_changed_since(&cluster, before), "they are shorter");
+    assert!(!has_changed_since(&cluster, Some(Offset(2))), "whoever looks again reads them");
+}
+
+#[test]
 fn an_epoch_opens_where_the_metadata_has_not_come_yet() {
     let mut cluster = Cluster::new();
     cluster.metadata_index += 1;
