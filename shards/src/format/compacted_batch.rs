@@ -121,6 +121,17 @@ pub fn filler(base_offset: Offset, end_offset: Offset, leader_epoch: LeaderEpoch
     seal_stored(header, &[]).expect("a header fits")
 }
 
+/// A batch without records that says less: the same up to `end_offset`.
+///
+/// # Panics
+/// When it has records, or does not reach across that offset.
+#[must_use]
+pub fn shortened(header: &BatchHeader, end_offset: Offset) -> StoredBatch {
+    assert!(header.record_count == 0, "records are not cut");
+    assert!(end_offset < header.end_offset(), "it reaches beyond {end_offset}");
+    filler(header.base_offset, end_offset, header.leader_epoch)
+}
+
 fn emptied(header: &BatchHeader) -> StoredBatch {
     seal_stored(header.emptied(), &[]).expect("a header fits")
 }

@@ -336,6 +336,13 @@ impl BatchHeader {
         self
     }
 
+    /// Whether it says of offsets on both sides of `offset` that nothing is there, and nothing else.
+    #[must_use]
+    pub fn is_empty_across(&self, offset: Offset) -> bool {
+        let is_empty = self.record_count == 0 && self.total_bytes == HEADER_BYTES;
+        is_empty && self.base_offset < offset && self.end_offset() > offset
+    }
+
     /// What the idempotent producer says, or `None` without one.
     #[must_use]
     pub const fn idempotence(&self) -> Option<Idempotence> {

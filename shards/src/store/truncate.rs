@@ -16,7 +16,7 @@ use super::paths::{SegmentFile, segment_file};
 use super::producers::ProducerTable;
 use super::segment::Segment;
 use crate::format::cleaner_checkpoint::{CleanerCheckpoint, FILE_NAME};
-use crate::format::record_batch::{BatchHeader, HEADER_BYTES};
+use crate::format::record_batch::{BatchHeader, HEADER_BYTES, StoredBatch};
 use crate::format::{compacted_batch, producer_snapshot};
 use crate::machine::effect::SegmentMeta;
 use crate::model::{LeaderEpoch, Offset};
@@ -39,9 +39,11 @@ impl PartitionLog {
         let metas: Vec<SegmentMeta> = self.view().iter().copied().collect();
         let mut sealed: Vec<SegmentMeta> =
             metas.iter().copied().filter(|segment| segment.end_offset <= end).collect();
+        // While all of the log can still be read.
+        let producers = producers_at(disk, &self.dir, &metas, end)?;
         let cut = metas.iter().find(|s| s.base_offset < end && s.end_offset > end);
         let active = match cut {
-            Some(segment) => Some(cut_segment(disk, &self.dir, segment, end)?),
+            Some(segment) => Some(cut_segment(disk, &self.dir, segment, end, &self.epochs)?),
             None => {
                 // An empty segment may be the one that holds the log's end.
                 let empty =
@@ -54,7 +56,7 @@ impl PartitionLog {
         if first > end {
             return Err(io::Error::other(format!("cut at {end}, the log begins at {first}")));
         }
-        self.producers = producers_at(disk, &self.dir, &metas, end)?;
+        self.producers = producers;
         self.sealed = sealed.into();
         self.active = active;
         self.cut_back(disk, files)?;
@@ -109,12 +111,11 @@ fn cut_segment<D: Disk>(
     dir: &Path,
     meta: &SegmentMeta,
     end: Offset,
+    epochs: &[(LeaderEpoch, Offset)],
 ) -> io::Result<Segment> {
     let mut segment = Segment::new(meta.base_offset, meta.created);
     let (mut index, mut time_index) = (Vec::new(), Vec::new());
-    let mut epoch = LeaderEpoch::NONE;
     let cross = for_each_header(disk, dir, meta, end, |header| {
-        epoch = header.leader_epoch;
         segment.skip_to(header.base_offset.max(segment.end_offset));
         let due = segment.push(header, meta.created);
         index.extend(due.offset.iter().flat_map(|entry| entry.encode()));
@@ -122,12 +123,15 @@ fn cut_segment<D: Disk>(
     })?;
     let kept_end = segment.end_offset;
     if kept_end < end && cross != Cross::Records {
-        // The cut lies where compaction has left nothing: the log says so up to there, so that its end can be found again.
-        let filler = compacted_batch::filler(kept_end, end, epoch);
-        let path = segment_file(dir, SegmentFile::Log, meta.base_offset);
-        let file = disk.open(&path, OpenMode::Write)?;
-        disk.truncate(&file, segment.bytes)?;
-        disk.write_at(&file, segment.bytes, &[IoSlice::new(&filler.to_log())])?;
+        // The cut lies where compaction has left nothing: the log says so up to there, so that its end can be found again. In
+        // the place of a batch that says so up to another offset, and never without either: a crash leaves one of them,
+        // or what cannot be taken for anything else.
+        let filler = match cross {
+            Cross::Emptiness(header) => compacted_batch::shortened(&header, end),
+            _ => compacted_batch::filler(kept_end, end, epoch_at(epochs, kept_end)),
+        };
+        write_filler(disk, dir, meta.base_offset, segment.bytes, &filler)?;
+        segment.skip_to(filler.header.base_offset);
         let due = segment.push(&filler.header, meta.created);
         index.extend(due.offset.iter().flat_map(|entry| entry.encode()));
         time_index.extend(due.time.iter().flat_map(|entry| entry.encode()));
@@ -145,6 +149,25 @@ fn cut_segment<D: Disk>(
         segment.forget_entries();
     }
     Ok(segment)
+}
+
+/// Writes a batch without records at `position` of a segment's log.
+pub(super) fn write_filler<D: Disk>(
+    disk: &D,
+    dir: &Path,
+    base_offset: Offset,
+    position: u64,
+    filler: &StoredBatch,
+) -> io::Result<()> {
+    let path = segment_file(dir, SegmentFile::Log, base_offset);
+    let file = disk.open(&path, OpenMode::Write)?;
+    disk.write_at(&file, position, &[IoSlice::new(&filler.to_log())])
+}
+
+/// The leader epoch of an offset: that of the last one that begins at or below.
+pub(super) fn epoch_at(epochs: &[(LeaderEpoch, Offset)], offset: Offset) -> LeaderEpoch {
+    let later = epochs.partition_point(|(_, start)| *start <= offset);
+    epochs.get(later.saturating_sub(1)).map_or(LeaderEpoch(0), |(epoch, _)| *epoch)
 }
 
 /// The border between batches at `offset` or next behind it.
@@ -171,7 +194,7 @@ enum Cross {
     /// Nothing: the next batch begins there or behind, or there is none.
     Nothing,
     /// A batch without records.
-    Emptiness,
+    Emptiness(BatchHeader),
     /// Records, as far as its header tells.
     Records,
 }
@@ -192,10 +215,10 @@ fn for_each_header<D: Disk>(
         let read = disk.read_at(&file, position, &mut head)?;
         let header = BatchHeader::parse(&head[..read]).map_err(io::Error::other)?;
         if header.end_offset() > end {
-            return Ok(match header.record_count {
+            return Ok(match header.is_empty_across(end) {
                 _ if header.base_offset >= end => Cross::Nothing,
-                0 => Cross::Emptiness,
-                _ => Cross::Records,
+                true => Cross::Emptiness(header),
+                false => Cross::Records,
             });
         }
         act(&header);

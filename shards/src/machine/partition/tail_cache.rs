@@ -15,6 +15,7 @@
 use std::collections::VecDeque;
 
 use super::gather::Gather;
+use crate::format::compacted_batch;
 use crate::format::record_batch::StoredBatch;
 use crate::machine::partitions::{Partitions, Slot};
 use crate::model::{MonotonicMicros, Offset};
@@ -105,14 +106,24 @@ impl CachedTail {
         Dropped { batches: count, cost }
     }
 
-    /// Whether no cached batch lies across `offset`.
+    /// Whether no cached batch has records on both sides of `offset`.
     pub fn has_border(&self, offset: Offset) -> bool {
-        self.from(offset).next().is_none_or(|batch| batch.header.base_offset >= offset)
+        self.from(offset).next().is_none_or(|batch| {
+            batch.header.base_offset >= offset || batch.header.is_empty_across(offset)
+        })
     }
 
-    /// Drops what lies at `end` and behind, dirty or not, and says what it was.
+    /// Drops what lies at `end` and behind, dirty or not, and says what it was. Of a batch without records across it stays
+    /// what lies below.
     pub fn truncate(&mut self, end: Offset) -> Dropped {
-        let kept = self.batches.partition_point(|batch| batch.end_offset() <= end);
+        let mut kept = self.batches.partition_point(|batch| batch.end_offset() <= end);
+        if let Some(across) = self.batches.get_mut(kept)
+            && across.header.is_empty_across(end)
+        {
+            // As long as before, so that nothing that is counted changes.
+            *across = compacted_batch::shortened(&across.header, end);
+            kept += 1;
+        }
         let mut dropped = Dropped { batches: 0, cost: 0 };
         for (place, batch) in self.batches.drain(kept..).enumerate() {
             dropped.batches += 1;
@@ -249,5 +260,45 @@ impl CacheOrder {
     /// What is cached, in bytes.
     pub fn bytes(&self) -> usize {
         self.bytes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::format::sample_batch::SampleBatch;
+    use crate::model::LeaderEpoch;
+
+    /// Two records, nothing up to 10, two records.
+    fn tail() -> CachedTail {
+        let records = |base| SampleBatch { records: 2, ..SampleBatch::default() }.at(base, 1);
+        let nothing = compacted_batch::filler(Offset(2), Offset(10), LeaderEpoch(1));
+        let mut tail = CachedTail::default();
+        for batch in [records(0), nothing, records(10)] {
+            tail.push(batch);
+        }
+        tail
+    }
+
+    #[test]
+    fn a_cut_leaves_of_a_batch_without_records_what_lies_below() {
+        for (clean, clean_then) in [(0, 0), (2, 2), (10, 5), (12, 5)] {
+            let mut tail = tail();
+            tail.clean_until(Offset(clean));
+            let before = tail.cost();
+            assert!(tail.has_border(Offset(5)));
+            let dropped = tail.truncate(Offset(5));
+            assert_eq!((dropped.batches, dropped.cost), (1, before - tail.cost()));
+            assert_eq!(tail.from(Offset(2)).next().map(StoredBatch::end_offset), Some(Offset(5)));
+            // Its place in segments is what it was: the store cuts what it has of it.
+            tail.check_invariants(Offset(clean_then), Offset(5));
+        }
+    }
+
+    #[test]
+    fn a_batch_with_records_is_not_cut() {
+        let tail = tail();
+        assert!(!tail.has_border(Offset(1)) && !tail.has_border(Offset(11)));
+        assert!([0, 2, 10, 12].into_iter().all(|border| tail.has_border(Offset(border))));
     }
 }

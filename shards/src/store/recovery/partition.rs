@@ -201,6 +201,9 @@ pub fn inspect<D: Disk>(disk: &D, mut subject: Subject) -> io::Result<Inspection
     } else {
         let stop = found.read_segments(disk, &listed, checkpointed)?;
         end = found.segments_end();
+        if let Some(cut) = found.interrupted_cut(end) {
+            end = cut;
+        }
         found.judge_start(&listed, log_start);
         found.judge_end(end, flushed, stop);
     }
@@ -231,6 +234,18 @@ impl Inspection {
         let sealed = self.sealed.last().map(|sealed| sealed.end_offset);
         let scanned = self.scanned.last().map(|(_, scanned)| scanned.end_offset);
         sealed.max(scanned).unwrap_or_default()
+    }
+
+    /// Where the log is to be cut, if nothing but a batch without records lay between that and `end`: the crash came while
+    /// another one was written that says so up to the cut.
+    fn interrupted_cut(&self, end: Offset) -> Option<Offset> {
+        let overlay = &self.subject.overlay;
+        let is_torn = self.scanned.last().is_some_and(|(_, scanned)| scanned.ends_in_emptiness);
+        let is_hole = |cut: Offset| is_torn || cut <= self.cleaner.holes_end;
+        // What one batch cannot name was none.
+        let is_near = |cut: Offset| i32::try_from(cut.since(end)).is_ok();
+        let cut = overlay.cut.filter(|cut| *cut > end && !overlay.covers(end));
+        cut.filter(|cut| is_hole(*cut) && is_near(*cut))
     }
 
     /// Takes the segments one after the other until one does not continue the last; says why.
@@ -277,7 +292,7 @@ impl Inspection {
             }
             let history = &mut self.history;
             let observe = |header: &BatchHeader| {
-                if header.base_offset < keep_from {
+                if header.end_offset() <= keep_from {
                     history.observe(header);
                 }
             };
@@ -345,14 +360,14 @@ impl Inspection {
         let overlay = &self.subject.overlay;
         let kept: Vec<BatchHeader> =
             self.scanned.iter().flat_map(|(_, scanned)| scanned.kept.iter().copied()).collect();
-        let borders = |limit: Offset| {
-            let inside = kept.iter().map(|header| header.end_offset());
-            let first = kept.first().map(|header| header.base_offset);
-            first.into_iter().chain(inside).chain([end]).filter(|border| *border <= limit).max()
+        let across = |offset: Offset| {
+            let reaches = |header: &&BatchHeader| header.end_offset() > offset;
+            kept.iter().find(reaches).filter(|header| header.base_offset < offset)
         };
         let Some(first) = overlay.batches.first().map(|batch| batch.header.base_offset) else {
             if let Some(cut) = overlay.cut.filter(|cut| *cut < end) {
-                self.keep_end = borders(cut).unwrap_or(cut);
+                let records = across(cut).filter(|header| !header.is_empty_across(cut));
+                self.keep_end = records.map_or(cut, |header| header.base_offset);
             }
             return;
         };
@@ -380,7 +395,10 @@ impl Inspection {
         }
         let at = kept.partition_point(|header| header.base_offset < first);
         let found = kept.get(at).map_or(end, |header| header.base_offset);
-        let aligned = found == first || found > first && first <= self.cleaner.holes_end;
+        let aligned = match across(first) {
+            Some(header) => header.is_empty_across(first),
+            None => found == first || found > first && first <= self.cleaner.holes_end,
+        };
         if !aligned {
             self.append_from = overlay.batches.len();
             self.damage((first, wal_end), "segments and WAL disagree on batches".to_owned());

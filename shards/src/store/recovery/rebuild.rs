@@ -12,7 +12,7 @@ use super::scan::{self, Listed, Scanned};
 use crate::format::cleaner_checkpoint::{self, CleanerCheckpoint};
 use crate::format::compacted_batch;
 use crate::format::positions::PartitionCheckpoint;
-use crate::format::record_batch::BatchHeader;
+use crate::format::record_batch::{BatchHeader, StoredBatch};
 use crate::model::{LeaderEpoch, Offset, TimestampMs};
 use crate::store::compaction::write_checkpoint;
 use crate::store::disk::{Disk, OpenMode, replace_file};
@@ -20,7 +20,7 @@ use crate::store::open_files::OpenFiles;
 use crate::store::partition_log::{PartitionLog, create_dir};
 use crate::store::paths::{self, Aside, CLEANED_SUFFIX, SegmentFile, segment_file};
 use crate::store::segment::Segment;
-use crate::store::truncate::border_from;
+use crate::store::truncate::{border_from, epoch_at, write_filler};
 use crate::store::{owner, put_aside};
 
 /// Files that one partition's recovery keeps open.
@@ -52,7 +52,12 @@ pub fn apply<D: Disk>(
     let last = retained.last().map(|(listed, _)| listed.base_offset).max(last_sealed);
     for (listed, scanned) in retained {
         let is_last = Some(listed.base_offset) == last;
-        let kept = scanned.kept.iter().filter(|header| header.base_offset < keep_end);
+        let kept = scanned.kept.iter().take_while(|header| header.end_offset() <= keep_end);
+        let filler = is_last.then(|| filler_behind(scanned, keep_end, &history.epochs)).flatten();
+        if let Some((position, filler)) = &filler {
+            write_filler(disk, &dir, listed.base_offset, *position, filler)?;
+        }
+        let kept = kept.chain(filler.as_ref().map(|(_, filler)| &filler.header));
         kept.clone().for_each(|header| history.observe(header));
         let mut segment =
             write_segment(disk, &dir, listed, scanned, kept, is_last, &label, report)?;
@@ -86,11 +91,6 @@ pub fn apply<D: Disk>(
     if log.cleaner != cleaner && !restart {
         write_checkpoint(disk, &dir, log.cleaner)?;
     }
-    if let Some(end) = log.end_offset().filter(|end| *end < keep_end) {
-        // The log was cut where compaction has left nothing.
-        let epoch = log.epochs.last().map_or(LeaderEpoch(0), |(epoch, _)| *epoch);
-        log.append(disk, &mut files, &[compacted_batch::filler(end, keep_end, epoch)], now)?;
-    }
     let rest = &overlay.batches[append_from..];
     if !rest.is_empty() {
         let bytes: usize = rest.iter().map(|batch| batch.total_bytes()).sum();
@@ -107,6 +107,28 @@ pub fn apply<D: Disk>(
         state.high_watermark = border_from(disk, &log, log_start)?;
     }
     Ok((log, state))
+}
+
+/// What says that nothing is between the last batch that is kept and the log's end, where that was cut in a hole, and its
+/// place. As a cut makes it while the partition is in use: in the place of one that says so up to another offset.
+fn filler_behind(
+    scanned: &Scanned,
+    keep_end: Offset,
+    epochs: &[(LeaderEpoch, Offset)],
+) -> Option<(u64, StoredBatch)> {
+    let (mut position, mut end) = (scanned.start.bytes, scanned.start.end_offset);
+    for header in &scanned.kept {
+        if header.end_offset() > keep_end {
+            if header.is_empty_across(keep_end) {
+                return Some((position, compacted_batch::shortened(header, keep_end)));
+            }
+            break;
+        }
+        position += header.total_bytes as u64;
+        end = header.end_offset();
+    }
+    let filler = || compacted_batch::filler(end, keep_end, epoch_at(epochs, end));
+    (end < keep_end).then(|| (position, filler()))
 }
 
 fn state(

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::Damage;
+use crate::format::compacted_batch;
 use crate::format::record_batch::StoredBatch;
 use crate::format::wal_entry::WalEntry;
 use crate::model::{LeaderEpoch, Offset, ReplicaKey};
@@ -126,7 +127,11 @@ impl Overlay {
 
     fn truncate(&mut self, end: Offset) {
         self.flushed = self.flushed.map(|flushed| flushed.min(end));
+        // Of one that says that nothing is there, as much stays as lies below.
+        let across = self.batches.iter().find(|batch| batch.header.is_empty_across(end));
+        let shortened = across.map(|batch| compacted_batch::shortened(&batch.header, end));
         self.batches.retain(|batch| batch.end_offset() <= end);
+        self.batches.extend(shortened);
         self.cut = Some(self.cut.map_or(end, |cut| cut.min(end)));
         self.lowest_cut = Some(self.lowest_cut.map_or(end, |cut| cut.min(end)));
         if self.gap.is_some_and(|gap| end <= gap.from) {
@@ -230,6 +235,18 @@ mod tests {
         assert_eq!(places, [(4, 1), (6, 2)]);
         assert_eq!(overlay.cut, Some(Offset(6)));
         assert_eq!(damages, []);
+    }
+
+    #[test]
+    fn of_a_batch_without_records_a_truncation_leaves_what_lies_below() {
+        let nothing = compacted_batch::filler(Offset(6), Offset(20), LeaderEpoch(1));
+        let nothing = WalEntry::Batch { key: KEY, batch: nothing };
+        let (overlay, places, damages) =
+            folded(vec![batch(4, 1), nothing.clone(), truncated(9), batch(9, 2)]);
+        assert_eq!((places, damages), (vec![(4, 1), (6, 1), (9, 2)], vec![]));
+        assert_eq!(overlay.batches[1].end_offset(), Offset(9));
+        let (_, places, damages) = folded(vec![batch(4, 1), nothing, truncated(6), batch(6, 2)]);
+        assert_eq!((places, damages), (vec![(4, 1), (6, 2)], vec![]));
     }
 
     #[test]

@@ -51,7 +51,7 @@ pub struct Scanned {
     pub trusted_index_bytes: u64,
     /// Likewise of the time index.
     pub trusted_time_index_bytes: u64,
-    /// The batches from `keep_from` on.
+    /// The batches that end behind `keep_from`.
     pub kept: Vec<BatchHeader>,
     /// The offset behind the last batch that verifies.
     pub end_offset: Offset,
@@ -59,6 +59,8 @@ pub struct Scanned {
     pub end_position: u64,
     /// Why it ends there, if the file goes on.
     pub stop: Option<String>,
+    /// What does not verify there was the head of a batch without records, in which a cut was being made.
+    pub ends_in_emptiness: bool,
 }
 
 /// What to read of a segment.
@@ -66,7 +68,7 @@ pub struct Scanned {
 pub struct Wanted {
     /// Batches that end at or below this were verified when they were written and synced.
     pub trust_below: Offset,
-    /// The headers from here on are wanted.
+    /// The headers of batches that end behind are wanted.
     pub keep_from: Offset,
     /// Below it, compaction may have taken offsets out.
     pub holes_end: Offset,
@@ -101,6 +103,7 @@ pub fn scan<D: Disk>(
         end_offset: start.end_offset,
         end_position: start.bytes,
         stop: None,
+        ends_in_emptiness: false,
     };
     let mut reader = Reader { disk, file: &log, bytes: listed.bytes, window: Vec::new(), at: 0 };
     while found.end_position < listed.bytes {
@@ -120,12 +123,14 @@ pub fn scan<D: Disk>(
                 break;
             }
             Err(reason) => {
+                found.ends_in_emptiness =
+                    reader.is_empty_head(found.end_position, found.end_offset)?;
                 found.stop = Some(reason);
                 break;
             }
         };
         observe(&header);
-        if header.base_offset < wanted.keep_from && found.kept.is_empty() {
+        if header.end_offset() <= wanted.keep_from && found.kept.is_empty() {
             found.start.skip_to(header.base_offset);
             let due = found.start.push(&header, TimestampMs::NONE);
             found.index.extend(due.offset.iter().flat_map(|entry| entry.encode()));
@@ -255,6 +260,18 @@ impl<D: Disk> Reader<'_, D> {
         Ok(StoredBatch::from_log(batch)
             .map(|batch| batch.header)
             .map_err(|error| error.to_string()))
+    }
+
+    /// Whether what lies at `position` looks like the head of a batch without records at `due`. The CRC is not checked.
+    fn is_empty_head(&mut self, position: u64, due: Offset) -> io::Result<bool> {
+        if self.bytes.saturating_sub(position) < HEADER_BYTES as u64 {
+            return Ok(false);
+        }
+        let head = self.piece(position, HEADER_BYTES as u64)?;
+        Ok(BatchHeader::parse(head).is_ok_and(|header| {
+            let is_empty = header.record_count == 0 && header.total_bytes == HEADER_BYTES;
+            is_empty && header.base_offset == due
+        }))
     }
 
     /// `count` bytes at `position`; they are within the file as it was listed.

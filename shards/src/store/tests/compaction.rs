@@ -19,18 +19,18 @@ use crate::store::paths;
 const DAY_MS: i64 = 24 * 3600 * 1000;
 
 /// Offset, key and whether there is a value.
-type Line = (i64, u8, bool);
+pub type Line = (i64, u8, bool);
 
 /// What one compaction came to.
 #[derive(Debug)]
-struct Done {
-    result: Result<CompactionReport, CompactionFailure>,
-    view: LogView,
-    swaps: usize,
+pub struct Done {
+    pub result: Result<CompactionReport, CompactionFailure>,
+    pub view: LogView,
+    pub swaps: usize,
 }
 
 /// Runs a compaction to its end.
-fn compact(world: &mut World, key: ReplicaKey, now: TimestampMs) -> Result<Done, Dead> {
+pub fn compact(world: &mut World, key: ReplicaKey, now: TimestampMs) -> Result<Done, Dead> {
     let view = view(world, key)?;
     let end_offset = view.sealed.last().map_or(Offset::ZERO, |sealed| sealed.end_offset);
     let job = StoreJob::Compact { key, id: 7, end_offset, now };
@@ -58,14 +58,14 @@ fn compact(world: &mut World, key: ReplicaKey, now: TimestampMs) -> Result<Done,
 }
 
 /// A job that changes nothing tells the segments.
-fn view(world: &mut World, key: ReplicaKey) -> Result<LogView, Dead> {
+pub fn view(world: &mut World, key: ReplicaKey) -> Result<LogView, Dead> {
     match world.job(StoreJob::DeleteSegments { key, log_start_offset: Offset::ZERO })? {
         StoreReply::Segments { view, .. } => Ok(view),
         other => panic!("{other:?}"),
     }
 }
 
-fn batches(world: &World, view: &LogView) -> Vec<StoredBatch> {
+pub fn batches(world: &World, view: &LogView) -> Vec<StoredBatch> {
     let dir = paths::partition_dir(&data(), "pears", key(7, 0).partition);
     let log = Bytes::from(read_log(&world.disk, &dir, view));
     let stored = |(at, bytes): (usize, usize)| StoredBatch::from_log(log.slice(at..at + bytes));
@@ -75,7 +75,7 @@ fn batches(world: &World, view: &LogView) -> Vec<StoredBatch> {
         .collect()
 }
 
-fn lines(batches: &[StoredBatch]) -> Vec<Line> {
+pub fn lines(batches: &[StoredBatch]) -> Vec<Line> {
     let mut lines = Vec::new();
     for batch in batches {
         let payload = batch.decompressed(1 << 20).unwrap();
@@ -117,7 +117,7 @@ fn check_suffixes(all: &[Line], found: &[Line]) {
 }
 
 /// A log of several segments: keys again and again, of two producers, and one that has gone silent.
-fn busy_world(codec: Codec) -> World {
+pub fn busy_world(codec: Codec) -> World {
     let mut world = World::new(1, 1);
     world.segment_bytes = 1500;
     for (partition, topic_name) in world.partitions.clone() {
@@ -319,7 +319,7 @@ fn a_crash_at_any_step_loses_nothing_and_doubles_nothing() {
 }
 
 /// The same world on another disk, started anew.
-fn busy_world_on(origin: &World, disk: crate::store::sim_disk::SimDisk) -> World {
+pub fn busy_world_on(origin: &World, disk: crate::store::sim_disk::SimDisk) -> World {
     let mut world = World::new(1, 1);
     world.disk = disk;
     world.segment_bytes = origin.segment_bytes;

@@ -1,5 +1,6 @@
 //! Whole stores on the simulated disk: what was durable in the WAL is there after any crash.
 
+mod compacted_cuts;
 mod compaction;
 mod crash;
 mod damage;

@@ -5,6 +5,7 @@ use std::io::IoSlice;
 use std::path::{Path, PathBuf};
 
 use crate::format::batch_builder::BatchBuilder;
+use crate::format::compacted_batch;
 use crate::format::compression::Codec;
 use crate::format::positions::PartitionCheckpoint;
 use crate::format::record_batch::StoredBatch;
@@ -249,10 +250,35 @@ impl World {
             builder.push(time, Some(&[*name]), value.as_deref(), &[]);
         }
         let batch = StoredBatch::place(builder.build(), base, LeaderEpoch(EPOCH));
-        model.maybe.push(batch.clone());
-        self.commit(key, vec![WalEntry::Batch { key, batch: batch.clone() }])?;
-        self.settle(key);
+        self.produce_batch(key, batch.clone())?;
         Ok(batch)
+    }
+
+    /// Writes a batch without records to the WAL, durably, as a follower gets it.
+    pub fn produce_nothing(&mut self, key: ReplicaKey, offsets: i64) -> Result<(), Dead> {
+        let base = self.models[&key].end();
+        let filler = compacted_batch::filler(base, base.plus(offsets), LeaderEpoch(EPOCH));
+        self.produce_batch(key, filler)
+    }
+
+    /// Writes a batch to the WAL, durably.
+    pub fn produce_batch(&mut self, key: ReplicaKey, batch: StoredBatch) -> Result<(), Dead> {
+        self.models.get_mut(&key).unwrap().maybe.push(batch.clone());
+        self.commit(key, vec![WalEntry::Batch { key, batch }])?;
+        self.settle(key);
+        Ok(())
+    }
+
+    /// Writes to the WAL that a log is cut, and what follows there, durably.
+    pub fn commit_cut(
+        &mut self,
+        key: ReplicaKey,
+        end_offset: Offset,
+        next: Option<StoredBatch>,
+    ) -> Result<(), Dead> {
+        let next = next.map(|batch| WalEntry::Batch { key, batch });
+        self.commit(key, vec![WalEntry::Truncated { key, end_offset }])?;
+        next.map_or(Ok(()), |next| self.commit(key, vec![next]))
     }
 
     /// Does a job and returns all that is answered.
