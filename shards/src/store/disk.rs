@@ -51,6 +51,10 @@ pub trait Disk {
     fn read_at(&self, file: &Self::File, position: u64, out: &mut [u8]) -> io::Result<usize>;
     /// Says that the file's first `bytes` bytes are going to be read soon. A hint.
     fn will_read(&self, _file: &Self::File, _bytes: u64) {}
+    /// Says that the file is read in steps of the reader's own: the device is asked for nothing beyond them. A hint.
+    fn reads_in_steps(&self, _file: &Self::File) {}
+    /// Says that nobody is going to read the file's first `bytes` bytes any more. A hint.
+    fn was_read(&self, _file: &Self::File, _bytes: u64) {}
     /// Writes all of the slices, one behind the other, at `position`.
     ///
     /// After an error any part of them may have been written.
@@ -154,17 +158,19 @@ impl Disk for StdDisk {
     fn will_read(&self, file: &fs::File, bytes: u64) {
         // One call begins to read a few megabytes at most, whatever it is asked for.
         for position in (0..bytes).step_by(AHEAD_BYTES as usize) {
-            let range = (libc::off64_t::try_from(position), AHEAD_BYTES);
-            let (Ok(position), length) = range else { return };
-            // SAFETY: no memory is passed; the descriptor is open for as long as `file` is borrowed.
-            unsafe {
-                libc::posix_fadvise64(
-                    file.as_raw_fd(),
-                    position,
-                    length,
-                    libc::POSIX_FADV_WILLNEED,
-                );
-            }
+            let Ok(position) = libc::off64_t::try_from(position) else { return };
+            advise(file, position, AHEAD_BYTES, libc::POSIX_FADV_WILLNEED);
+        }
+    }
+
+    fn reads_in_steps(&self, file: &fs::File) {
+        advise(file, 0, 0, libc::POSIX_FADV_RANDOM);
+    }
+
+    fn was_read(&self, file: &fs::File, bytes: u64) {
+        // A length of 0 would be all of the file.
+        if let Ok(bytes @ 1..) = libc::off64_t::try_from(bytes) {
+            advise(file, 0, bytes, libc::POSIX_FADV_DONTNEED);
         }
     }
 
@@ -286,6 +292,14 @@ impl Disk for StdDisk {
             results.push(result);
         }
         results
+    }
+}
+
+/// Tells the system how a range of a file is used; it may do as it likes.
+fn advise(file: &fs::File, position: libc::off64_t, bytes: libc::off64_t, advice: libc::c_int) {
+    // SAFETY: no memory is passed; the descriptor is open for as long as `file` is borrowed.
+    unsafe {
+        libc::posix_fadvise64(file.as_raw_fd(), position, bytes, advice);
     }
 }
 

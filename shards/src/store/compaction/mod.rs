@@ -37,8 +37,8 @@ use crate::machine::compaction::offset_map::OffsetMap;
 use crate::machine::effect::{CompactionFailure, CompactionReport, SegmentMeta};
 use crate::model::{Offset, ProducerId, ReplicaKey, TimestampMs};
 
-/// How much is read in a step; a batch beyond it is read whole.
-const STEP_BYTES: u64 = 256 << 10;
+/// How much is read in a step, since a commit waits behind it; a batch beyond it is read whole.
+const STEP_BYTES: u64 = 128 << 10;
 
 /// What the records of a batch may take without compression, in multiples of the largest batch, as where they are produced.
 const EXPANSION_MAX: usize = 64;
@@ -284,6 +284,8 @@ impl<D: Disk> Compaction<D> {
         let segment = &self.segments[reading.segment];
         let source = reading.open(disk, &self.dir, key, segment)?;
         let (position, batches) = source.next(disk, STEP_BYTES)?;
+        // Most likely this segment is about to go. To give all of its pages back then, at once, is a pause that others notice.
+        source.is_done_so_far(disk);
         let mut bytes = 0;
         if batches.is_empty() {
             reading.segment += 1;

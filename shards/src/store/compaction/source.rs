@@ -35,6 +35,8 @@ impl<D: Disk> Source<D> {
         let path = segment_file(dir, SegmentFile::Log, base_offset);
         let file = disk.open(&path, OpenMode::Read)?;
         check_owner(disk, dir, key)?;
+        // The system would read megabytes ahead at once, and commits wait behind them.
+        disk.reads_in_steps(&file);
         let bytes = segment.bytes;
         Ok(Self { file, base_offset, bytes, position: 0, next_offset: base_offset })
     }
@@ -76,6 +78,11 @@ impl<D: Disk> Source<D> {
             }
         }
         Ok((begin, batches))
+    }
+
+    /// What was read so far is not needed again, here or anywhere.
+    pub fn is_done_so_far(&self, disk: &D) {
+        disk.was_read(&self.file, self.position);
     }
 
     fn read(&self, disk: &D, count: u64) -> Result<Bytes, Stop> {
