@@ -155,3 +155,40 @@ TIMES_AFTER_BASE = [0, 10, 20, 30, 5]
 
 def timed_records():
     return [Record(0, None, bytes([after]), timestamp=TIMES_BASE + after) for after in TIMES_AFTER_BASE]
+
+
+# For a topic that is to be compacted.
+COMPACTED = {"cleanup.policy": "compact", "segment.bytes": "1048576", "min.cleanable.dirty.ratio": "0.01"}
+# Two of them close the segment that is written to: only closed ones are compacted.
+CLOSING = [Record(0, b"closing-%d" % i, bytes(900_000)) for i in range(2)]
+
+
+def keyed_records():
+    """Keys that come again and again, keys that come once, and tombstones of either: what stays has holes around it."""
+    made = []
+    for i in range(300):
+        key = b"once-%d" % i if i % 20 == 0 else b"key-%d" % (i % 7)
+        value = None if i % 60 == 0 or i == 297 else b"%d " % i + bytes(400)
+        made.append(Record(0, key, value))
+    return made
+
+
+def newest(written, begin=0):
+    """Offset, key and value of the newest record of every key, as far as it is at `begin` or behind."""
+    last = {record.key: offset for offset, record in enumerate(written)}
+    offsets = sorted(offset for offset in last.values() if offset >= begin)
+    return [(offset, written[offset].key, written[offset].value) for offset in offsets]
+
+
+def only_the_newest_stays(written, read_from, close_segment):
+    """What is read from an offset on comes to be the newest record of every key, from wherever in a hole it begins."""
+
+    def is_compacted():
+        found = read_from(0)
+        # Each look is something new, so that the log is dirty.
+        close_segment()
+        return found == newest(written)
+
+    eventually("one record of every key, at its offset", is_compacted)
+    for begin in (1, 21, 281):
+        equal(newest(written, begin), read_from(begin), f"what follows the hole at {begin}")

@@ -185,6 +185,12 @@ func (s *suite) consumeChecks(c *checks) {
 	c.check("long_poll_returns_when_a_record_arrives", s.longPollReturns)
 	c.check("record_over_fetch_limits_is_still_read", s.recordOverFetchLimits)
 	c.check("read_committed_reads_to_the_end", s.readCommitted)
+	for _, codec := range codecs {
+		what := "compacted_topic_keeps_the_newest_of_every_key_" + codec.name
+		c.check(what, func(ctx context.Context) error {
+			return s.compactedTopic(ctx, what, kgo.ProducerBatchCompression(codec.codec))
+		})
+	}
 }
 
 // firstOffset is the offset of the first of count records that a consumer reads from there.
@@ -340,4 +346,112 @@ func (s *suite) readCommitted(ctx context.Context) error {
 		return err
 	}
 	return same(records, got)
+}
+
+// keyedRecords are keys that come again and again, keys that come once, and tombstones of either: what stays of them
+// has holes around it.
+func keyedRecords(topic string) []*kgo.Record {
+	records := make([]*kgo.Record, 300)
+	for i := range records {
+		key, value := fmt.Sprint("key-", i%7), append(fmt.Append(nil, i), make([]byte, 400)...)
+		if i%20 == 0 {
+			key = fmt.Sprint("once-", i)
+		}
+		if i%60 == 0 || i == 297 {
+			value = nil
+		}
+		records[i] = &kgo.Record{Topic: topic, Key: []byte(key), Value: value, Offset: int64(i)}
+	}
+	return records
+}
+
+// newest is the newest record of every key, as far as it is at begin or behind.
+func newest(written []*kgo.Record, begin int64) []*kgo.Record {
+	last := map[string]int64{}
+	for _, record := range written {
+		last[string(record.Key)] = record.Offset
+	}
+	var found []*kgo.Record
+	for _, record := range written {
+		if record.Offset >= begin && last[string(record.Key)] == record.Offset {
+			found = append(found, record)
+		}
+	}
+	return found
+}
+
+// sameKept says what differs between what was to be kept and what was read.
+func sameKept(want, got []*kgo.Record) error {
+	for i := range min(len(want), len(got)) {
+		same := want[i].Offset == got[i].Offset && sameBytes(want[i].Key, got[i].Key) &&
+			sameBytes(want[i].Value, got[i].Value)
+		if err := that(same, "expected %d, read %d", want[i].Offset, got[i].Offset); err != nil {
+			return err
+		}
+	}
+	return equal(len(want), len(got), "records kept")
+}
+
+// readToEnd is what is read from begin on until the last record there is, as far as it is below limit.
+func (s *suite) readToEnd(ctx context.Context, topic string, begin, limit int64) ([]*kgo.Record, error) {
+	ends, err := s.admin.ListEndOffsets(ctx, topic)
+	if err != nil {
+		return nil, err
+	}
+	end, _ := ends.Lookup(topic, 0)
+	committed := kgo.FetchIsolationLevel(kgo.ReadCommitted())
+	client, err := s.assigned(topic, 1, kgo.NewOffset().At(begin), committed)
+	if err != nil {
+		return nil, err
+	}
+	defer client.Close()
+	var found []*kgo.Record
+	for next := begin; next < end.Offset; {
+		fetches := client.PollFetches(ctx)
+		if err := fetches.Err(); err != nil {
+			return nil, fmt.Errorf("at %d of %d: %w", next, end.Offset, err)
+		}
+		for _, record := range fetches.Records() {
+			if record.Offset < limit {
+				found = append(found, record)
+			}
+			next = record.Offset + 1
+		}
+	}
+	return found, nil
+}
+
+func (s *suite) compactedTopic(ctx context.Context, what string, compression kgo.Opt) error {
+	configs := map[string]*string{
+		"cleanup.policy": text("compact"), "segment.bytes": text("1048576"), "min.cleanable.dirty.ratio": text("0.01"),
+	}
+	name, err := s.topic(ctx, what, 1, configs)
+	if err != nil {
+		return err
+	}
+	written := keyedRecords(name)
+	// Only closed segments are compacted. A record of this size closes one.
+	closing := func() error {
+		record := &kgo.Record{Topic: name, Key: []byte("closing"), Value: make([]byte, 900_000)}
+		return s.send(ctx, []*kgo.Record{record}, kgo.ProducerBatchCompression(kgo.NoCompression()))
+	}
+	if err := errors.Join(s.send(ctx, written, compression), closing(), closing()); err != nil {
+		return err
+	}
+	limit := int64(len(written))
+	if err := eventually("one record of every key, at its offset", func() (bool, error) {
+		found, err := s.readToEnd(ctx, name, 0, limit)
+		// Each look is something new, so that the log is dirty.
+		err = errors.Join(err, closing())
+		return sameKept(newest(written, 0), found) == nil, err
+	}); err != nil {
+		return err
+	}
+	for _, begin := range []int64{1, 21, 281} {
+		found, err := s.readToEnd(ctx, name, begin, limit)
+		if err := errors.Join(err, sameKept(newest(written, begin), found)); err != nil {
+			return fmt.Errorf("what follows the hole at %d: %w", begin, err)
+		}
+	}
+	return nil
 }

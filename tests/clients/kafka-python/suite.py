@@ -7,12 +7,16 @@ import threading
 import time
 
 from checks import (
+    CLOSING,
+    COMPACTED,
     TIMES_BASE,
     Checks,
     Names,
     Record,
     equal,
     eventually,
+    keyed_records,
+    only_the_newest_stays,
     payload,
     records,
     same,
@@ -226,6 +230,33 @@ def deleted_records_move_the_log_start():
     client.close()
     fails(errors.KafkaError, delete_records, name, 101)
     equal(100, delete_records(name, -1), "low watermark after deleting all")
+
+
+def read_to_end(client, partition, begin):
+    """Offset, key and value of what is read from `begin` on until the position is the partition's end."""
+    client.seek(partition, begin)
+    end = client.end_offsets([partition])[partition]
+    messages = []
+    deadline = time.monotonic() + 15
+    while client.position(partition) < end:
+        that(time.monotonic() < deadline, "the end is read")
+        for batch in client.poll(timeout_ms=200, max_records=5_000).values():
+            messages.extend((message.offset, message.key, message.value) for message in batch)
+    return messages
+
+
+def compacted_topic_keeps_the_newest_of_every_key(codec):
+    name = topic(f"compact-{codec}", 1, COMPACTED)
+    written = keyed_records()
+    send(name, written, compression_type=codec)
+    end = send(name, CLOSING)[0].offset
+    client = assigned(name, 1, isolation_level="read_committed")
+
+    def read_from(begin):
+        return [found for found in read_to_end(client, TopicPartition(name, 0), begin) if found[0] < end]
+
+    only_the_newest_stays(written, read_from, lambda: send(name, CLOSING[:1]))
+    client.close()
 
 
 def list_offset(name, partition, spec):
@@ -513,6 +544,9 @@ def main():
     checks.check("wrong_topics_are_refused", wrong_topics_are_refused)
     checks.check("partitions_grow_and_never_shrink", partitions_grow_and_never_shrink)
     checks.check("topic_configs_are_described_and_altered", topic_configs_are_described_and_altered)
+    for codec in CODECS:
+        check = f"compacted_topic_keeps_the_newest_of_every_key_{codec or 'none'}"
+        checks.check(check, compacted_topic_keeps_the_newest_of_every_key, codec)
     checks.check("deleted_records_move_the_log_start", deleted_records_move_the_log_start)
     checks.check("admin_lists_offsets_by_every_spec", admin_lists_offsets_by_every_spec)
     checks.check("deleted_topic_is_gone_and_can_come_back_empty", deleted_topic_is_gone_and_can_come_back_empty)

@@ -342,6 +342,69 @@ async function unknownTopicIsReported() {
   );
 }
 
+// Compaction
+
+// Keys that come again and again, keys that come once, and tombstones of either: what stays has holes around it.
+function keyedRecords() {
+  return Array.from({ length: 300 }, (_, i) => ({
+    partition: 0,
+    key: i % 20 === 0 ? `once-${i}` : `key-${i % 7}`,
+    value: i % 60 === 0 || i === 297 ? null : `${i}${' '.repeat(400)}`,
+  }));
+}
+
+// Offset, key and value of the newest record of every key, as far as it is at `begin` or behind.
+function newest(written, begin) {
+  const last = new Map(written.map(({ key }, offset) => [key, offset]));
+  const kept = written.map(({ key, value }, offset) => [offset, key, value]);
+  return kept.filter(([offset, key]) => offset >= begin && last.get(key) === offset);
+}
+
+async function compactedTopic(codec) {
+  const configs = { 'cleanup.policy': 'compact', 'segment.bytes': '1048576', 'min.cleanable.dirty.ratio': '0.01' };
+  const topicName = await topic(`compact-${codec}`, 1, configs);
+  const written = keyedRecords();
+  // So many at once that it makes several batches.
+  for (let at = 0; at < written.length; at += 30) {
+    await send(topicName, written.slice(at, at + 30), { compression: CODECS[codec] });
+  }
+  // Only closed segments are compacted. A record of this size closes one.
+  const close = () => send(topicName, [{ partition: 0, key: 'closing', value: Buffer.alloc(900_000) }]);
+  await close();
+  await close();
+  const consumer = kafka.consumer({ groupId: topicName, maxWaitTimeInMs: 50 });
+  let read = [];
+  await consumer.connect();
+  await consumer.subscribe({ topics: [topicName], fromBeginning: true });
+  await consumer.run({
+    eachMessage: async ({ message }) => {
+      const offset = Number(message.offset);
+      // Offsets fall where it was told to read again, and nowhere else.
+      if (read.length > 0 && offset <= read.at(-1)[0]) read = [];
+      read.push([offset, message.key.toString(), message.value === null ? null : message.value.toString()]);
+    },
+  });
+  const readToEnd = async (begin) => {
+    const [{ high }] = await admin.fetchTopicOffsets(topicName);
+    read = [];
+    consumer.seek({ topic: topicName, partition: 0, offset: String(begin) });
+    // What was on its way before comes first. No hole is as wide as what lies behind the records with keys.
+    const isRead = () => read.length > 1 && read[0][0] < written.length && read.at(-1)[0] === Number(high) - 1;
+    await eventually('the end is read', isRead);
+    return read.filter(([offset]) => offset < written.length);
+  };
+  await eventually('one record of every key, at its offset', async () => {
+    const found = await readToEnd(0);
+    // Each look is something new, so that the log is dirty.
+    await close();
+    return JSON.stringify(found) === JSON.stringify(newest(written, 0));
+  });
+  for (const begin of [1, 21, 281]) {
+    equal(newest(written, begin), await readToEnd(begin), `what follows the hole at ${begin}`);
+  }
+  await consumer.disconnect();
+}
+
 // Groups
 
 // A consumer that runs: what it read, and the partitions that it has.
@@ -424,6 +487,9 @@ async function main() {
   await check('record_over_max_message_bytes_is_refused', tooLargeIsRefused);
   await check('producer_creates_a_missing_topic', autoCreation);
   await check('unknown_topic_is_reported', unknownTopicIsReported);
+  for (const codec of Object.keys(CODECS)) {
+    await check(`compacted_topic_keeps_the_newest_of_every_key_${codec}`, () => compactedTopic(codec));
+  }
   await check('group_goes_on_where_it_committed', groupGoesOnWhereItCommitted);
   await check('group_shares_with_a_second_member', groupSharesWithASecondMember);
   await check('group_is_administered', groupIsAdministered);

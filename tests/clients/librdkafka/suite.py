@@ -5,6 +5,8 @@ import random
 import time
 
 from checks import (
+    CLOSING,
+    COMPACTED,
     TIMES_AFTER_BASE,
     TIMES_BASE,
     Checks,
@@ -12,6 +14,8 @@ from checks import (
     Record,
     equal,
     eventually,
+    keyed_records,
+    only_the_newest_stays,
     payload,
     records,
     same,
@@ -285,35 +289,30 @@ def unserved_configs_are_refused_by_name():
     equal("delete", describe(ConfigResource(ResourceType.TOPIC, name))["cleanup.policy"].value, "policy as before")
 
 
-def compacted_topic_keeps_the_newest_of_every_key():
-    name = topic(
-        "compact", 1, {"cleanup.policy": "compact", "segment.bytes": "1048576", "min.cleanable.dirty.ratio": "0.01"}
-    )
-    value = bytes(400)
-    written = [Record(0, b"key-%d" % (i % 15), value) for i in range(300)]
-    # Of what is in a closed segment only the newest stays; these close the segment.
-    closing = [Record(0, b"closing-%d" % i, bytes(900000)) for i in range(2)]
-    send(name, written)
-    offsets = [message.offset() for message in send(name, closing)]
-    newest = {record.key: offset for offset, record in enumerate(written)}
-    client = consumer(enable_partition_eof=True)
+def read_to_end(client, name, begin):
+    """Offset, key and value of what is read from `begin` on until the partition's end is told."""
+    client.assign([TopicPartition(name, 0, begin)])
+    found = []
+    while True:
+        message = client.poll(5)
+        that(message is not None, "the end of the partition")
+        if message.error() is not None:
+            equal(KafkaError._PARTITION_EOF, message.error().code(), "error")
+            return found
+        found.append((message.offset(), message.key(), message.value()))
 
-    def is_compacted():
-        client.assign([TopicPartition(name, 0, OFFSET_BEGINNING)])
-        there = []
-        while True:
-            message = client.poll(5)
-            that(message is not None, "the end of the partition")
-            if message.error() is not None:
-                equal(KafkaError._PARTITION_EOF, message.error().code(), "error")
-                break
-            there.append((message.offset(), message.key()))
-        equal(sorted(there), there, "offsets in order")
-        # Each look is something new, so that the log is dirty.
-        send(name, [Record(0, b"closing-0", bytes(900000))])
-        return [(o, k) for o, k in there if o < offsets[0]] == sorted((o, k) for k, o in newest.items())
 
-    eventually("one record of every key", is_compacted)
+def compacted_topic_keeps_the_newest_of_every_key(codec):
+    name = topic(f"compact-{codec}", 1, COMPACTED)
+    written = keyed_records()
+    send(name, written, compression_type=codec)
+    end = send(name, CLOSING)[0].offset()
+    client = consumer(enable_partition_eof=True, isolation_level="read_committed")
+
+    def read_from(begin):
+        return [found for found in read_to_end(client, name, begin) if found[0] < end]
+
+    only_the_newest_stays(written, read_from, lambda: send(name, CLOSING[:1]))
     client.close()
     fails(KafkaError.INVALID_RECORD, send, name, [Record(0, None, b"no key")])
 
@@ -695,7 +694,9 @@ def main():
     if os.environ.get("BROKER") == "chronik":
         checks.check("unserved_configs_are_refused_by_name", unserved_configs_are_refused_by_name)
     checks.check("broker_configs_are_described", broker_configs_are_described)
-    checks.check("compacted_topic_keeps_the_newest_of_every_key", compacted_topic_keeps_the_newest_of_every_key)
+    for codec in CODECS:
+        check = f"compacted_topic_keeps_the_newest_of_every_key_{codec}"
+        checks.check(check, compacted_topic_keeps_the_newest_of_every_key, codec)
     checks.check("deleted_records_move_the_log_start", deleted_records_move_the_log_start)
     checks.check("admin_lists_offsets_by_every_spec", admin_lists_offsets_by_every_spec)
     checks.check("deleted_topic_is_gone_and_can_come_back_empty", deleted_topic_is_gone_and_can_come_back_empty)

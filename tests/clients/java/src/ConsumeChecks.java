@@ -1,5 +1,8 @@
+import static java.nio.charset.StandardCharsets.UTF_8;
+
 import java.time.Duration;
 import java.util.ArrayList;
+import java.util.Comparator;
 import java.util.HashMap;
 import java.util.List;
 import java.util.Map;
@@ -41,6 +44,9 @@ final class ConsumeChecks {
         checks.check("fetch_session_follows_assignment_changes", this::fetchSession);
         checks.check("pause_and_resume", this::pauseAndResume);
         checks.check("read_committed_reads_to_the_end", this::readCommitted);
+        for (String codec : List.of("none", "gzip", "snappy", "lz4", "zstd")) {
+            checks.check("compacted_topic_keeps_the_newest_of_every_key_" + codec, () -> compactedTopic(codec));
+        }
         checks.check("consumer_over_many_topics", this::manyTopics);
         checks.check("unknown_topic_has_no_partitions", this::unknownTopic);
         checks.check("partitions_are_listed_to_a_consumer", this::partitionsAreListed);
@@ -275,6 +281,85 @@ final class ConsumeChecks {
         TopicPartition partition = new TopicPartition(topic, 0);
         try (KafkaConsumer<byte[], byte[]> consumer = cluster.consumer("isolation.level", "read_committed")) {
             Checks.equal(250L, consumer.endOffsets(List.of(partition)).get(partition), "last stable offset");
+        }
+    }
+
+    /** A record as far as compaction is about it. */
+    private record Kept(long offset, String key, String value) {
+        static Kept of(long offset, byte[] key, byte[] value) {
+            return new Kept(offset, new String(key, UTF_8), value == null ? null : new String(value, UTF_8));
+        }
+    }
+
+    /** Keys that come again and again, keys that come once, and tombstones of either: what stays has holes around it. */
+    private static List<ProducerRecord<byte[], byte[]>> keyedRecords(String topic) {
+        List<ProducerRecord<byte[], byte[]>> records = new ArrayList<>();
+        for (int i = 0; i < 300; i++) {
+            String key = i % 20 == 0 ? "once-" + i : "key-" + i % 7;
+            String value = i % 60 == 0 || i == 297 ? null : i + " ".repeat(400);
+            records.add(new ProducerRecord<>(
+                    topic, 0, key.getBytes(UTF_8), value == null ? null : value.getBytes(UTF_8)));
+        }
+        return records;
+    }
+
+    /** The newest record of every key, as far as it is at this offset or behind. */
+    private static List<Kept> newest(List<ProducerRecord<byte[], byte[]>> written, long begin) {
+        Map<String, Kept> last = new HashMap<>();
+        for (int i = 0; i < written.size(); i++) {
+            Kept kept = Kept.of(i, written.get(i).key(), written.get(i).value());
+            last.put(kept.key(), kept);
+        }
+        return last.values().stream()
+                .filter(kept -> kept.offset() >= begin)
+                .sorted(Comparator.comparingLong(Kept::offset))
+                .toList();
+    }
+
+    /** What is read from an offset on until the position is the partition's end, as far as it is below the limit. */
+    private static List<Kept> readToEnd(
+            KafkaConsumer<byte[], byte[]> consumer, TopicPartition partition, long begin, long limit) {
+        List<Kept> kept = new ArrayList<>();
+        long end = consumer.endOffsets(List.of(partition)).get(partition);
+        long deadline = System.nanoTime() + TimeUnit.SECONDS.toNanos(15);
+        consumer.seek(partition, begin);
+        while (consumer.position(partition) < end) {
+            Checks.that(System.nanoTime() < deadline, "the end is read");
+            for (ConsumerRecord<byte[], byte[]> record : consumer.poll(Duration.ofMillis(200))) {
+                if (record.offset() < limit) {
+                    kept.add(Kept.of(record.offset(), record.key(), record.value()));
+                }
+            }
+        }
+        return kept;
+    }
+
+    private void compactedTopic(String codec) throws Exception {
+        Map<String, String> configs = Map.of(
+                "cleanup.policy", "compact", "segment.bytes", "1048576", "min.cleanable.dirty.ratio", "0.01");
+        TopicPartition partition = new TopicPartition(cluster.topic("compact-" + codec, 1, configs), 0);
+        List<ProducerRecord<byte[], byte[]>> written = keyedRecords(partition.topic());
+        // Only closed segments are compacted. A record of this size closes one.
+        List<ProducerRecord<byte[], byte[]>> closing = List.of(
+                new ProducerRecord<>(partition.topic(), 0, "closing".getBytes(UTF_8), new byte[900_000]));
+        long limit = written.size();
+        try (KafkaProducer<byte[], byte[]> producer = cluster.producer("compression.type", codec);
+                KafkaProducer<byte[], byte[]> plain = cluster.producer();
+                KafkaConsumer<byte[], byte[]> consumer = cluster.consumer("isolation.level", "read_committed")) {
+            Cluster.send(producer, written);
+            Cluster.send(plain, closing);
+            Cluster.send(plain, closing);
+            consumer.assign(List.of(partition));
+            Checks.eventually("one record of every key, at its offset", () -> {
+                List<Kept> found = readToEnd(consumer, partition, 0, limit);
+                // Each look is something new, so that the log is dirty.
+                Cluster.send(plain, closing);
+                return found.equals(newest(written, 0));
+            });
+            for (long begin : new long[] {1, 21, 281}) {
+                List<Kept> found = readToEnd(consumer, partition, begin, limit);
+                Checks.equal(newest(written, begin), found, "what follows the hole at " + begin);
+            }
         }
     }
 
