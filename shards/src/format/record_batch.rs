@@ -336,6 +336,12 @@ impl BatchHeader {
         self
     }
 
+    /// The largest timestamp of its records. Without records the header may still say what the largest once was.
+    #[must_use]
+    pub const fn newest_record(&self) -> TimestampMs {
+        if self.record_count == 0 { TimestampMs::NONE } else { self.max_timestamp }
+    }
+
     /// Whether it says of offsets on both sides of `offset` that nothing is there, and nothing else.
     #[must_use]
     pub fn is_empty_across(&self, offset: Offset) -> bool {

@@ -30,7 +30,7 @@ pub struct Segment {
     pub time_index_bytes: u64,
     /// When the first batch was appended.
     pub created: TimestampMs,
-    /// Largest timestamp so far.
+    /// Largest timestamp of a record so far.
     max_timestamp: TimestampMs,
     /// Last offset, relative, of the first batch that has it.
     max_timestamp_at: u32,
@@ -113,8 +113,8 @@ impl Segment {
             self.created = now;
         }
         let relative_offset = self.relative(batch.last_offset());
-        if batch.max_timestamp > self.max_timestamp {
-            self.max_timestamp = batch.max_timestamp;
+        if batch.newest_record() > self.max_timestamp {
+            self.max_timestamp = batch.newest_record();
             self.max_timestamp_at = relative_offset;
         }
         let mut due = DueEntries::default();
@@ -220,6 +220,16 @@ mod tests {
         assert_eq!(due.offset, Some(OffsetEntry { relative_offset: 9, position: 8396 }));
         assert_eq!(due.time, None, "no larger timestamp came");
         assert_eq!((segment.index_bytes, segment.time_index_bytes), (16, 12));
+    }
+
+    #[test]
+    fn times_are_those_of_records_that_are_there() {
+        let mut segment = Segment::new(Offset(0), NOW);
+        segment.push(&header(0, 100, 7), NOW);
+        segment.push(&BatchHeader { record_count: 0, ..header(2, 100, 9) }, NOW);
+        let time = TimeEntry { timestamp: TimestampMs(7), relative_offset: 1 };
+        assert_eq!(segment.seal(), Some(time));
+        assert_eq!(segment.meta().max_timestamp, TimestampMs(7));
     }
 
     #[test]

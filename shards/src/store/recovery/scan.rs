@@ -203,7 +203,7 @@ fn resume<D: Disk>(
     match reader.batch(u64::from(entry.position))? {
         Ok(batch) if batch.last_offset() == base.plus(i64::from(entry.relative_offset)) => {
             // Every time but "none" is indexed with the first offset entry at the latest.
-            if time.is_none() && batch.max_timestamp > TimestampMs::NONE {
+            if time.is_none() && batch.newest_record() > TimestampMs::NONE {
                 return Ok(None);
             }
             let state = Segment::resume(base, &batch, entry, time, index_end, time_end);
