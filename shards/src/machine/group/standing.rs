@@ -3,8 +3,8 @@
 //! What is told may not be committed yet: an offset is seen when the coordinator has replayed it. Whoever asks for
 //! it in earnest ([`super::FetchOffsets`]) is answered when it is on the disk of every in-sync replica.
 
-use super::durable::TopicOffsets;
 use super::Coordinator;
+use super::durable::TopicOffsets;
 use crate::model::{Offset, PartitionIndex};
 
 /// A group as it stands.

@@ -177,8 +177,7 @@ fn errors_that_a_response_tells_are_counted_wherever_they_stand() {
         partitions: [6, 0, 1, 6].map(partition).to_vec(),
         ..Default::default()
     };
-    let response =
-        FetchResponse { error_code: 70, responses: vec![topic], ..Default::default() };
+    let response = FetchResponse { error_code: 70, responses: vec![topic], ..Default::default() };
     let counted = |version| {
         let encoded = encode_and_count(1, version, &response).unwrap();
         assert_eq!(encoded.chunks, encode_response(1, version, &response).unwrap());

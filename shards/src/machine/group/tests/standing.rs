@@ -73,8 +73,11 @@ fn what_is_beyond_the_bounds_is_counted_and_not_told() {
         let bounded = look(&scene, budget, 2, 7);
         assert_eq!((bounded.group_count, bounded.offset_count), (4, 15));
         assert_eq!(bounded.groups.len(), 2);
-        let told: Vec<_> =
-            bounded.offsets.iter().map(|it| (&*it.group_id, &*it.topic, it.offsets.len())).collect();
+        let told: Vec<_> = bounded
+            .offsets
+            .iter()
+            .map(|it| (&*it.group_id, &*it.topic, it.offsets.len()))
+            .collect();
         assert_eq!(told, [("a", "pears", 3), ("a", "plums", 2), ("b", "pears", 2)]);
         let nothing = look(&scene, budget, 0, 0);
         assert_eq!((nothing.group_count, nothing.offset_count), (4, 15));
