@@ -119,12 +119,7 @@ impl Node {
             })?),
             None => None,
         };
-        let metrics = match config.metrics {
-            Some(metrics) => Some(MetricsThread::start(metrics).map_err(|source| {
-                BootError::Address { address: metrics.bind, source } //
-            })?),
-            None => None,
-        };
+        let metrics = start_metrics(config)?;
         laps.done("directory and addresses claimed");
         let Some(control) = start_control(config, &claim.identity, is_given_up)? else {
             return Ok(None);
@@ -271,6 +266,13 @@ impl Laps {
         tracing::info!(millis, "{}: {what}", self.of);
         self.last = now;
     }
+}
+
+/// Has the metrics told, if somebody asks for them.
+fn start_metrics(config: &NodeConfig) -> Result<Option<MetricsThread>, BootError> {
+    let Some(metrics) = config.metrics else { return Ok(None) };
+    let refused = |source| BootError::Address { address: metrics.bind, source };
+    MetricsThread::start(metrics).map(Some).map_err(refused)
 }
 
 fn start_control(

@@ -278,7 +278,8 @@ fn cluster(text: &mut Text, node: &NodeFigures, is_controller: bool) {
     nodes.sample(&[("state", "serving")], node.nodes_serving as f64);
     nodes.sample(&[("state", "fenced")], node.nodes_fenced as f64);
     text.add(nodes);
-    let help = "High watermark of partitions that this node leads: the offset after the last record that consumers may read.";
+    let help = "High watermark of partitions that this node leads: the offset after the last record that \
+                consumers may read.";
     let mut family = Family::gauge("chronik_partition_high_watermark_offset", help);
     for (topic, partition, high_watermark) in &node.high_watermarks {
         let labels = [("topic", topic.as_str()), ("partition", &partition.to_string())];
