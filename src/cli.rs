@@ -66,6 +66,22 @@ pub struct CommandLine {
     #[arg(long, global = true, env = "CHRONIK_RACK", value_name = "NAME")]
     pub rack: Option<String>,
 
+    /// Where to tell metrics, for Prometheus, and health; nowhere if it is not given
+    #[arg(long, global = true, env = "CHRONIK_METRICS_ADDR", value_name = "IP:PORT")]
+    pub metrics_addr: Option<SocketAddr>,
+
+    /// Groups that the metrics tell by name, at most [default: 1000]
+    #[arg(long, global = true, env = "CHRONIK_METRICS_GROUPS_MAX", value_name = "COUNT")]
+    pub metrics_groups_max: Option<usize>,
+
+    /// Partitions of groups whose offset and lag the metrics tell, at most [default: 5000]
+    #[arg(long, global = true, env = "CHRONIK_METRICS_GROUP_PARTITIONS_MAX", value_name = "COUNT")]
+    pub metrics_group_partitions_max: Option<usize>,
+
+    /// Partitions whose high watermark the metrics tell, at most [default: 1000]
+    #[arg(long, global = true, env = "CHRONIK_METRICS_PARTITIONS_MAX", value_name = "COUNT")]
+    pub metrics_partitions_max: Option<usize>,
+
     /// What to do; nothing means: run a server
     #[command(subcommand)]
     pub task: Option<Task>,
@@ -176,7 +192,7 @@ mod tests {
             assert_eq!(argument.get_env().unwrap().to_str(), Some(variable.as_str()), "--{flag}");
             flags += 1;
         }
-        assert_eq!(flags, 23);
+        assert_eq!(flags, 27);
     }
 
     #[test]
@@ -196,6 +212,10 @@ mod tests {
             "--log-level=debug",
             "--accept-data-loss",
             "--rack=east",
+            "--metrics-addr=[::1]:9644",
+            "--metrics-groups-max=5",
+            "--metrics-group-partitions-max=6",
+            "--metrics-partitions-max=0",
         ];
         let expected = CommandLine {
             kafka_port: Some(1),
@@ -211,6 +231,10 @@ mod tests {
             log_level: Some("debug".to_owned()),
             accept_data_loss: true,
             rack: Some("east".to_owned()),
+            metrics_addr: Some("[::1]:9644".parse().unwrap()),
+            metrics_groups_max: Some(5),
+            metrics_group_partitions_max: Some(6),
+            metrics_partitions_max: Some(0),
             task: None,
         };
         assert_eq!(CommandLine::try_parse_from(line).unwrap(), expected);

@@ -5,6 +5,7 @@
 
 mod cluster;
 mod file;
+mod metrics;
 #[cfg(test)]
 mod tests;
 
@@ -23,6 +24,7 @@ use tracing::level_filters::LevelFilter;
 
 use crate::cli::{CommandLine, RaftCluster, Task};
 use crate::control::ClusterTiming;
+use crate::metrics::MetricsConfig;
 use file::ConfigFile;
 
 const DEFAULT_PORT: u16 = 9092;
@@ -52,6 +54,8 @@ pub struct NodeConfig {
     pub rack: Option<String>,
     /// The other nodes; `None` when this one is alone.
     pub peers: Option<Peers>,
+    /// Where metrics are told, if they are.
+    pub metrics: Option<MetricsConfig>,
 }
 
 /// The other nodes of a cluster, and how this one takes part.
@@ -182,6 +186,7 @@ impl NodeConfig {
         let plan = Plan::resolve(&profile(&command, &file)?, host)?;
         let log_level = log_level(command.log_level.as_deref())?;
         let rack = rack(&command, &file)?;
+        let metrics = metrics::resolve(&command, &file, bind, peers.as_ref())?;
         let mut broker = broker_config(flags, &file, &plan, peers.as_ref())?;
         let data_dir =
             command.data_dir.or(file.data_dir).unwrap_or_else(|| DEFAULT_DATA_DIR.into());
@@ -207,6 +212,7 @@ impl NodeConfig {
             broker,
             rack,
             peers,
+            metrics,
         })
     }
 }

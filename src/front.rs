@@ -25,10 +25,13 @@ use chronik_shards::shard::ShardHandle;
 use chronik_shards::store::deleted_topics::DeletedTopics;
 
 use crate::control::{ControlHandle, MetadataUpdate, QuorumState};
+use crate::handlers::request_counts::RequestCounts;
 use crate::handlers::{Handlers, KafkaDispatcher};
 use crate::introduction::{IntroducedPeer, Introductions};
 use crate::isr_changes;
 use crate::metadata_view::MetadataView;
+use crate::metrics::figures::Question;
+use crate::metrics::watch::{Asked, Watch};
 use crate::net::listener::{BoundListener, ConnectionCounts, HandOver};
 use crate::net::{AcceptedSocket, NetConfig, ShardConnections};
 use crate::proposals::{Answer, Proposals};
@@ -50,6 +53,8 @@ pub enum ShardEvent {
     Spread(Answer<()>),
     /// A connection that this shard shall serve.
     Connection(AcceptedSocket),
+    /// How is the shard doing?
+    Asked(Question),
     /// A peer that has introduced itself to another shard and wants this one.
     Peer(IntroducedPeer),
     /// Everything is in place: let clients in.
@@ -113,6 +118,8 @@ struct Front {
     /// Connections that came before this shard served.
     early: RefCell<Vec<AcceptedSocket>>,
     connections: OnceCell<ShardConnections<KafkaDispatcher>>,
+    /// How the shard is doing.
+    asked: Rc<Asked>,
 }
 
 /// Builds the front on its shard's thread: what takes the events, and the main task.
@@ -133,6 +140,7 @@ pub fn build(
         serve: Slot::default(),
         early: RefCell::default(),
         connections: OnceCell::new(),
+        asked: Rc::default(),
     });
     front.assign_all();
     let events = Rc::clone(&front);
@@ -171,6 +179,7 @@ impl Front {
                     None => self.early.borrow_mut().push(socket),
                 }
             }
+            ShardEvent::Asked(question) => self.asked.put(question),
             ShardEvent::Peer(peer) => self.shard.adopt_peer(peer.socket, peer.hello),
             ShardEvent::Serve(serve) => self.serve.fill(serve),
         }
@@ -308,11 +317,16 @@ impl Front {
         assert!(is_first, "a shard is told once to serve");
         let isr_changes = isr_changes::propose(self.shard.clone(), Rc::clone(&proposals));
         glommio::spawn_local(isr_changes).detach();
-        let handlers = Handlers::new(&plan, self.shard.clone(), Rc::clone(&self.view), proposals);
+        let (shard, view) = (self.shard.clone(), Rc::clone(&self.view));
+        let counts = Rc::new(RequestCounts::default());
+        let handlers = Handlers::new(&plan, shard, view, proposals, Rc::clone(&counts));
         let dispatcher = Rc::new(KafkaDispatcher(Rc::new(handlers)));
         let connections = ShardConnections::new(plan.net, dispatcher);
         // Set once: the assertion above holds for both cells.
         let _ = self.connections.set(connections.clone());
+        let (shard, view) = (self.shard.clone(), Rc::clone(&self.view));
+        let watch = Watch { shard, view, connections: connections.clone(), counts };
+        glommio::spawn_local(watch.answer(Rc::clone(&self.asked))).detach();
         for socket in self.early.take() {
             connections.adopt(socket);
         }

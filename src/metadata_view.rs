@@ -52,6 +52,12 @@ impl MetadataView {
         self.controller.filter(is_there).unwrap_or(self.node_id)
     }
 
+    /// The controller, as far as this node knows.
+    #[must_use]
+    pub fn known_controller(&self) -> Option<NodeId> {
+        self.controller
+    }
+
     /// Takes note of who is the controller.
     pub fn set_controller(&mut self, node: Option<NodeId>) {
         self.controller = node;

@@ -41,6 +41,7 @@ use crate::control::{
 };
 use crate::front::{self, FrontPlan, STOP_GRACE, Serve, ShardEvent};
 use crate::metadata_view::MetadataView;
+use crate::metrics::MetricsThread;
 use crate::net::listener::{BoundListener, ConnectionCounts};
 use crate::net::{NetConfig, SocketOptions};
 
@@ -76,6 +77,7 @@ pub enum NodeError {
 pub struct Node {
     shards: NodeHandle<ShardEvent>,
     control: ControlThread,
+    metrics: Option<MetricsThread>,
     /// This incarnation, if others must know that it stops.
     leaving: Option<BrokerIncarnation>,
     // Given up last: while it is held, no other server touches the directory.
@@ -117,6 +119,7 @@ impl Node {
             })?),
             None => None,
         };
+        let metrics = start_metrics(config)?;
         laps.done("directory and addresses claimed");
         let Some(control) = start_control(config, &claim.identity, is_given_up)? else {
             return Ok(None);
@@ -162,10 +165,13 @@ impl Node {
         let incarnation =
             BrokerIncarnation { node_id: config.node_id, broker_epoch: control.broker_epoch };
         let leaving = config.peers.as_ref().map(|_| incarnation);
-        let node = Self { shards, control: control.thread, leaving, _claim: claim };
+        let node = Self { shards, control: control.thread, metrics, leaving, _claim: claim };
         let inboxes = node.shards.control();
         for inbox in &inboxes {
             subscribe(&control.handle, control.image.applied(), inbox)?;
+        }
+        if let Some(metrics) = &node.metrics {
+            metrics.serve(inboxes.clone());
         }
         serve(inboxes, listener, replication);
         // Its partitions are open: from here on it may lead some.
@@ -185,6 +191,9 @@ impl Node {
     /// In a cluster others lead what they can before this node stops to.
     pub fn stop(self) {
         let mut laps = Laps::begin("stop");
+        if let Some(metrics) = &self.metrics {
+            metrics.stopping();
+        }
         let leaving = self.leaving.as_ref().map(|broker| (self.control.handle(), *broker));
         if let Some((control, broker)) = &leaving {
             propose_within(control, &MetadataCommand::DrainBroker(*broker));
@@ -197,6 +206,9 @@ impl Node {
         }
         self.control.stop();
         laps.done("control plane ended");
+        if let Some(metrics) = self.metrics {
+            metrics.stop();
+        }
         tracing::info!(millis = laps.begun.elapsed().as_millis(), "chronik has stopped");
     }
 }
@@ -254,6 +266,13 @@ impl Laps {
         tracing::info!(millis, "{}: {what}", self.of);
         self.last = now;
     }
+}
+
+/// Has the metrics told, if somebody asks for them.
+fn start_metrics(config: &NodeConfig) -> Result<Option<MetricsThread>, BootError> {
+    let Some(metrics) = config.metrics else { return Ok(None) };
+    let refused = |source| BootError::Address { address: metrics.bind, source };
+    MetricsThread::start(metrics).map(Some).map_err(refused)
 }
 
 fn start_control(

@@ -100,6 +100,9 @@ pub fn claim(config: &NodeConfig) -> Result<Claim, BootError> {
         check_metadata_present(&config.data_dir)?;
     }
     check_port_free(config.bind)?;
+    if let Some(metrics) = &config.metrics {
+        check_port_free(metrics.bind)?;
+    }
     if let Some(peers) = &config.peers {
         check_port_free(peers.control_bind)?;
         check_port_free(peers.replication_bind)?;

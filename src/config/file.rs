@@ -31,6 +31,8 @@ pub(super) struct ConfigFile {
     pub profile: Option<String>,
     /// `[profile]`: keys of the profile that the node changes.
     pub profile_changes: Table,
+    /// `[metrics]`.
+    pub metrics: Metrics,
     /// `[kafka]`: Kafka's own keys with their values as text.
     pub kafka: Vec<(String, String)>,
 }
@@ -44,6 +46,19 @@ pub(super) struct Addresses {
     pub wal: Option<String>,
     /// Of the control plane.
     pub raft: Option<String>,
+    /// Of those who watch. Nobody is told of it: `[advertise]` has no such key.
+    pub metrics: Option<String>,
+}
+
+/// How much the metrics tell.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub(super) struct Metrics {
+    /// `groups_max`.
+    pub groups_max: Option<usize>,
+    /// `group_partitions_max`.
+    pub group_partitions_max: Option<usize>,
+    /// `partitions_max`.
+    pub partitions_max: Option<usize>,
 }
 
 /// One `[[peers]]` table.
@@ -87,6 +102,7 @@ impl ConfigFile {
                 "advertise" => file.advertise = reader.addresses(key, value)?,
                 "peers" => file.peers = reader.peers(value)?,
                 "profile" => reader.profile(value, &mut file)?,
+                "metrics" => file.metrics = reader.metrics(value)?,
                 "kafka" => reader.flatten("", reader.table(key, value)?, &mut file.kafka)?,
                 _ => return Err(reader.unknown(key.clone())),
             }
@@ -127,11 +143,29 @@ impl Reader<'_> {
                 "kafka" => &mut addresses.kafka,
                 "wal" => &mut addresses.wal,
                 "raft" => &mut addresses.raft,
+                "metrics" if table == "bind" => &mut addresses.metrics,
                 _ => return Err(self.unknown(name)),
             };
             *place = Some(self.text(&name, value)?.to_owned());
         }
         Ok(addresses)
+    }
+
+    /// The keys of `[metrics]`.
+    fn metrics(&self, value: &Value) -> Result<Metrics, NodeConfigError> {
+        let mut metrics = Metrics::default();
+        for (key, value) in self.table("metrics", value)? {
+            let name = format!("metrics.{key}");
+            let place = match key.as_str() {
+                "groups_max" => &mut metrics.groups_max,
+                "group_partitions_max" => &mut metrics.group_partitions_max,
+                "partitions_max" => &mut metrics.partitions_max,
+                _ => return Err(self.unknown(name)),
+            };
+            let count = value.as_integer().and_then(|count| usize::try_from(count).ok());
+            *place = Some(count.ok_or_else(|| self.wrong_kind(&name, "a whole number from 0 on"))?);
+        }
+        Ok(metrics)
     }
 
     /// The `[[peers]]` tables.

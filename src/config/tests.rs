@@ -91,6 +91,41 @@ fn what_flags_decide_is_described_under_kafkas_names() {
 }
 
 #[test]
+fn metrics_are_told_where_a_flag_or_the_file_says_and_nowhere_else() {
+    assert_eq!(resolve(&[], "").unwrap().metrics, None);
+    let file =
+        "[bind]\nmetrics = \"127.0.0.1:9644\"\n[metrics]\ngroups_max = 7\npartitions_max = 0\n";
+    let metrics = resolve(&[], file).unwrap().metrics.unwrap();
+    assert_eq!(metrics.bind.to_string(), "127.0.0.1:9644");
+    let limits = metrics.limits;
+    assert_eq!(
+        (limits.groups_max, limits.group_partitions_max, limits.partitions_max),
+        (7, 5000, 0)
+    );
+    let flags = ["--metrics-addr=[::1]:1000", "--metrics-groups-max=8"];
+    let metrics = resolve(&flags, file).unwrap().metrics.unwrap();
+    assert_eq!(metrics.bind.to_string(), "[::1]:1000");
+    assert_eq!((metrics.limits.groups_max, metrics.limits.partitions_max), (8, 0));
+}
+
+#[test]
+fn metrics_that_could_be_told_to_nobody_are_refused() {
+    for (flags, file, parts) in [
+        (&["--metrics-groups-max=1"][..], "", ["--metrics-groups-max", "--metrics-addr"]),
+        (&[], "[metrics]\npartitions_max = 1\n", ["--metrics-partitions-max", "[bind] metrics"]),
+        (&["--metrics-addr=127.0.0.1:0"], "", ["--metrics-addr", "port 0"]),
+        (&["--metrics-addr=127.0.0.1:9092"], "", ["--metrics-addr", "clients"]),
+        (&[], "[bind]\nmetrics = \"localhost\"\n", ["[bind] metrics", "127.0.0.1:9644"]),
+        (&[], "[advertise]\nmetrics = \"127.0.0.1:1\"\n", ["advertise.metrics", "unknown key"]),
+        (&[], "[metrics]\ngroups_max = -1\n", ["metrics.groups_max", "from 0 on"]),
+        (&[], "[metrics]\ngroup_max = 1\n", ["metrics.group_max", "unknown key"]),
+    ] {
+        let line = refusal(flags, file);
+        assert!(parts.iter().all(|part| line.contains(part)) && !line.contains('\n'), "{line}");
+    }
+}
+
+#[test]
 fn unknown_keys_are_refused_by_name() {
     for (file, key) in [
         ("nodeid = 1\n", "nodeid"),

@@ -1,8 +1,9 @@
 //! From a typed response to what the connection sends.
 
 use bytes::Bytes;
-use chronik_protocol::{EncodeError, Response, encode_response};
+use chronik_protocol::{EncodeError, Response, encode_and_count};
 
+use super::request_counts::RequestCounts;
 use crate::net;
 
 /// What becomes of a request.
@@ -33,7 +34,15 @@ impl Answer {
     }
 }
 
-/// Encodes a response.
-pub fn answer<R: Response>(correlation_id: i32, version: i16, response: &R) -> Answer {
-    Answer::of(encode_response(correlation_id, version, response))
+/// Encodes a response, and counts the errors that it tells.
+pub fn answer<R: Response>(
+    counts: &RequestCounts,
+    correlation_id: i32,
+    version: i16,
+    response: &R,
+) -> Answer {
+    Answer::of(encode_and_count(correlation_id, version, response).map(|encoded| {
+        counts.failed(R::API, &encoded.error_codes);
+        encoded.chunks
+    }))
 }

@@ -2,21 +2,26 @@
 
 use chronik_protocol::messages::api_versions_request::ApiVersionsRequest;
 use chronik_protocol::messages::api_versions_response::{ApiVersion, ApiVersionsResponse};
-use chronik_protocol::{ErrorCode, RequestFrame, encode_response};
+use chronik_protocol::{ErrorCode, RequestFrame};
 
 use super::answer::{Answer, answer};
+use super::request_counts::RequestCounts;
 use super::served::{self, SERVED};
 use crate::net::{ClientSoftware, ConnectionContext};
 
 /// Answers a request of any version: one from the future gets version 0 and UNSUPPORTED_VERSION, with
 /// the list, so that the client can ask again.
-pub fn handle(frame: RequestFrame, connection: &ConnectionContext) -> Answer {
+pub fn handle(
+    counts: &RequestCounts,
+    frame: RequestFrame,
+    connection: &ConnectionContext,
+) -> Answer {
     let version = frame.version();
     let correlation_id = frame.header.correlation_id;
     let ours = served::find(frame.api).expect("ApiVersions is served");
     if !ours.versions.contains(version) {
         let response = response(ErrorCode::UnsupportedVersion);
-        return Answer::of(encode_response(correlation_id, 0, &response));
+        return answer(counts, correlation_id, 0, &response);
     }
     let request: ApiVersionsRequest = match frame.decode() {
         Ok(request) => request,
@@ -32,7 +37,7 @@ pub fn handle(frame: RequestFrame, connection: &ConnectionContext) -> Answer {
             version: request.client_software_version.to_string(),
         });
     }
-    answer(correlation_id, version, &response(error))
+    answer(counts, correlation_id, version, &response(error))
 }
 
 fn response(error: ErrorCode) -> ApiVersionsResponse {

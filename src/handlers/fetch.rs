@@ -48,7 +48,7 @@ impl Part {
     fn go_there(&mut self, node: NodeId) {
         if let Some(fetched) = &mut self.fetched {
             fetched.records = Vec::new();
-            fetched.bytes = 0;
+            (fetched.bytes, fetched.record_count) = (0, 0);
             self.nearer = Some(node);
         }
     }
@@ -76,16 +76,24 @@ pub async fn handle(
                 SessionError::TopicIdMismatch => ErrorCode::FetchSessionTopicIdError,
             };
             let response = FetchResponse { error_code: code.code(), ..FetchResponse::default() };
-            return answer(correlation_id, version, &response).into_result();
+            return answer(&handlers.counts, correlation_id, version, &response).into_result();
         }
     };
     let reader = Reader::of(&handlers, &request, version);
     let (parts, reservation) =
         read(&handlers, &request, &reader, &begun, deadline, &connection).await;
+    count(&handlers, &parts);
     let mut response = respond(&handlers.sessions, &begun, parts, version);
     response.node_endpoints = endpoints(&handlers, &response, version);
-    let response = answer(correlation_id, version, &response).into_result()?;
+    let response = answer(&handlers.counts, correlation_id, version, &response).into_result()?;
     Ok(response.with_reservation(reservation))
+}
+
+/// Counts what the client is sent.
+fn count(handlers: &Handlers, parts: &[Part]) {
+    let sent = || parts.iter().filter_map(|part| part.fetched.as_ref());
+    let records = sent().map(|fetched| fetched.record_count).sum();
+    handlers.counts.fetched(records, sent().map(|fetched| fetched.bytes as u64).sum());
 }
 
 fn begin(handlers: &Handlers, request: &FetchRequest, version: i16) -> Result<Begun, SessionError> {
@@ -270,7 +278,7 @@ fn cut(parts: &mut [Part], max_bytes: usize) {
     for fetched in parts.iter_mut().filter_map(|part| part.fetched.as_mut()) {
         if fetched.bytes > left && !is_first {
             fetched.records = Vec::new();
-            fetched.bytes = 0;
+            (fetched.bytes, fetched.record_count) = (0, 0);
         }
         is_first &= fetched.bytes == 0;
         left = left.saturating_sub(fetched.bytes);

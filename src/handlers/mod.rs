@@ -52,6 +52,7 @@ mod produce;
 mod raft_voters;
 mod records;
 mod repeats;
+pub mod request_counts;
 pub mod served;
 mod sync_group;
 mod unregister_broker;
@@ -83,6 +84,7 @@ use fetch_sessions::FetchSessions;
 use init_producer_id::ProducerIdBlock;
 use partitions::TopicNamed;
 use records::RecordChecks;
+use request_counts::RequestCounts;
 
 /// Largest request that carries no records. Decoded, such a request takes up to some fifty times its bytes;
 /// one that names 10,000 topics takes less than this.
@@ -124,6 +126,8 @@ pub struct Handlers {
     pub producer_ids: RefCell<ProducerIdBlock>,
     /// The look into produced batches.
     pub record_checks: RecordChecks,
+    /// What this shard's connections ask, and are told.
+    pub counts: Rc<RequestCounts>,
 }
 
 impl Handlers {
@@ -134,6 +138,7 @@ impl Handlers {
         shard: ShardHandle,
         metadata: Rc<RefCell<MetadataView>>,
         proposals: Rc<Proposals>,
+        counts: Rc<RequestCounts>,
     ) -> Self {
         let (id, shards) = (shard.id().get(), shard.shard_count());
         let slots = FETCH_SESSIONS_MAX / usize::from(shards) + 1;
@@ -147,6 +152,7 @@ impl Handlers {
             sessions: RefCell::new(FetchSessions::new(id, shards, slots, plan.session_seed)),
             producer_ids: RefCell::new(0..0),
             record_checks: RecordChecks::default(),
+            counts,
             shard,
         }
     }
@@ -228,17 +234,17 @@ impl Handlers {
         frame: RequestFrame,
         connection: Rc<ConnectionContext>,
     ) -> Answer {
+        let this = &self;
         /// Decodes the request, runs the handler, encodes its response.
         macro_rules! with {
             (|$request:ident, $version:ident| $response:expr) => {{
                 let (correlation_id, $version) = (frame.header.correlation_id, frame.version());
                 match decode(frame) {
-                    Ok($request) => answer(correlation_id, $version, &$response),
+                    Ok($request) => answer(&this.counts, correlation_id, $version, &$response),
                     Err(error) => Answer::Close(error.to_string()),
                 }
             }};
         }
-        let this = &self;
         let client = || groups::client(frame.header.client_id.as_ref(), &connection);
         match frame.api {
             ApiKey::OffsetCommit => with!(|r, v| offset_commit::handle(this, r, v).await),
@@ -324,7 +330,8 @@ impl Dispatcher for KafkaDispatcher {
             connection.note_client_id(client_id);
         }
         if frame.api == ApiKey::ApiVersions {
-            return ready(api_versions::handle(frame, connection));
+            handlers.counts.came(frame.api);
+            return ready(api_versions::handle(&handlers.counts, frame, connection));
         }
         let (api, version) = (frame.api, frame.version());
         if api != ApiKey::Produce && frame.body.remaining() > PLAIN_REQUEST_BYTES_MAX {
@@ -339,6 +346,7 @@ impl Dispatcher for KafkaDispatcher {
                 return Dispatched::Close(format!("{api} version {version} is not served"));
             }
         }
+        handlers.counts.came(api);
         match api {
             ApiKey::Produce => match produce::dispatch(handlers, frame).await {
                 Ok(settled) => Dispatched::Respond(Box::pin(settled)),

@@ -260,7 +260,8 @@ impl Sent {
             .collect();
         let node_endpoints = endpoints(handlers, &responses);
         let response = ProduceResponse { responses, node_endpoints, ..ProduceResponse::default() };
-        answer(self.correlation_id, self.version, &response).into_result().map(Some)
+        let answer = answer(&handlers.counts, self.correlation_id, self.version, &response);
+        answer.into_result().map(Some)
     }
 
     /// For operators who look for it in the log.

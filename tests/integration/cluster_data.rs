@@ -3,6 +3,7 @@
 mod absence;
 mod groups;
 mod leaders;
+mod metrics;
 mod strangers;
 mod versions;
 

@@ -21,6 +21,7 @@ mod groups;
 mod hostile;
 mod idempotence;
 mod log_bounds;
+mod metrics;
 mod offsets;
 mod order;
 mod produce;

@@ -39,6 +39,8 @@ pub struct ClusterOptions {
     pub profile: Vec<String>,
     /// Whether the nodes talk through [`Links`].
     pub links: bool,
+    /// Whether the nodes tell metrics.
+    pub metrics: bool,
 }
 
 impl Default for ClusterOptions {
@@ -50,6 +52,7 @@ impl Default for ClusterOptions {
             kafka: Vec::new(),
             profile: Vec::new(),
             links: false,
+            metrics: false,
         }
     }
 }
@@ -80,6 +83,11 @@ impl ClusterOptions {
         self
     }
 
+    pub fn metrics(mut self) -> Self {
+        self.metrics = true;
+        self
+    }
+
     pub fn start(self) -> Cluster {
         Cluster::start_with(self)
     }
@@ -90,6 +98,7 @@ struct Addresses {
     kafka: SocketAddr,
     wal: SocketAddr,
     raft: SocketAddr,
+    metrics: SocketAddr,
 }
 
 #[derive(Debug)]
@@ -129,8 +138,12 @@ impl Cluster {
 
     /// A cluster of which no node runs yet.
     pub fn prepare(options: ClusterOptions) -> Self {
-        let addresses =
-            || Addresses { kafka: free_address(), wal: free_address(), raft: free_address() };
+        let addresses = || Addresses {
+            kafka: free_address(),
+            wal: free_address(),
+            raft: free_address(),
+            metrics: free_address(),
+        };
         let nodes: Vec<Node> = options
             .shards
             .iter()
@@ -181,6 +194,12 @@ impl Cluster {
     /// Where the node's control plane listens.
     pub fn control_address(&self, id: i32) -> SocketAddr {
         self.node(id).addresses.raft
+    }
+
+    /// Where the node tells metrics, in a cluster that does.
+    pub fn metrics_address(&self, id: i32) -> SocketAddr {
+        assert!(self.options.metrics, "a cluster that was started with metrics");
+        self.node(id).addresses.metrics
     }
 
     /// `host:port` of every node, with commas.
@@ -266,10 +285,14 @@ impl Cluster {
         use std::fmt::Write;
         let own = self.node(id).addresses;
         let founds = self.founders().any(|founder| founder == id);
+        let metrics = match self.options.metrics {
+            true => format!("metrics = \"{}\"\n", own.metrics),
+            false => String::new(),
+        };
         let mut text = format!(
             "bootstrap = {founds}\nnode_id = {id}\ndata_dir = {:?}\nrack = \"rack-{id}\"\n\
              replication_factor = {}\nmin_insync_replicas = {}\n\
-             [bind]\nkafka = \"{}\"\nwal = \"{}\"\nraft = \"{}\"\n\
+             [bind]\nkafka = \"{}\"\nwal = \"{}\"\nraft = \"{}\"\n{metrics}\
              [profile]\nname = \"shared-host\"\n{}\n[kafka]\n",
             self.data_dir(id),
             self.founders().count(),
@@ -284,7 +307,7 @@ impl Cluster {
         }
         // Who founds knows of no spares, and a spare knows of itself beside.
         for peer in self.founders().chain((!founds).then_some(id)) {
-            let Addresses { kafka, mut wal, mut raft } = self.node(peer).addresses;
+            let Addresses { kafka, mut wal, mut raft, .. } = self.node(peer).addresses;
             if let Some(links) = &self.links {
                 wal = links.wal(peer);
                 if peer != id {

@@ -10,6 +10,7 @@ pub mod client;
 pub mod cluster;
 pub mod groups;
 pub mod links;
+pub mod metrics;
 pub mod random;
 pub mod replicated;
 pub mod requests;

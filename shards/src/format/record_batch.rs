@@ -199,6 +199,20 @@ pub struct BatchHeader {
     pub record_count: i32,
 }
 
+/// Records of whole batches that lie one behind the other, as their headers say; of what is behind the last whole one,
+/// nothing.
+#[must_use]
+pub fn record_count(mut batches: &[u8]) -> u64 {
+    let mut count = 0;
+    while let Some(head) = batches.first_chunk::<HEADER_BYTES>() {
+        let length = usize::try_from(i32::from_be_bytes(field(head, 8))).unwrap_or(0);
+        let Some((_, rest)) = batches.split_at_checked(length + LENGTH_EXCLUDES) else { break };
+        count += u64::try_from(i32::from_be_bytes(field(head, 57))).unwrap_or(0);
+        batches = rest;
+    }
+    count
+}
+
 /// What an idempotent producer says of a batch. Source: KIP-98.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Idempotence {

@@ -76,12 +76,6 @@ impl ShardMachine {
         self.compaction.totals
     }
 
-    /// Partitions that are not compacted any more because their records cannot be read.
-    #[must_use]
-    pub fn uncleanable_partitions(&self) -> usize {
-        self.partitions.iter().filter(|(_, partition)| partition.is_uncleanable).count()
-    }
-
     /// Something happened that may have made a partition due.
     pub(super) fn arm_compaction(&mut self, now: MonotonicMicros) {
         let mut partitions = self.partitions.iter();

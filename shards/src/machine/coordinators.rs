@@ -14,6 +14,7 @@
 //! Deliberately absent: what a group is ([`super::group`]).
 
 mod loading;
+mod look;
 #[cfg(test)]
 mod tests;
 
@@ -21,6 +22,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 pub use loading::GroupRead;
+pub use look::GroupPlace;
 
 use super::effect::Effect;
 use super::group::{

@@ -26,6 +26,7 @@ mod tests;
 mod topic_name;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::ops::Bound;
 
 pub use assign::{AssignError, assign, assign_over_racks};
 pub use proposals::{PROPOSAL_WINDOW, ProposalId, ReplicatedState};
@@ -466,6 +467,12 @@ impl MetadataImage {
     /// All topics, by name.
     pub fn topics(&self) -> impl Iterator<Item = &Topic> {
         self.names.values().filter_map(|id| self.topics.get(id))
+    }
+
+    /// Topics by name, from one on.
+    pub fn topics_from(&self, name: &str) -> impl Iterator<Item = &Topic> {
+        let names = self.names.range::<str, _>((Bound::Included(name), Bound::Unbounded));
+        names.filter_map(|(_, id)| self.topics.get(id))
     }
 
     /// How many topics there are.

@@ -14,6 +14,7 @@ pub mod metadata;
 pub mod replica;
 pub mod replication;
 pub mod shard;
+pub mod survey;
 pub mod topic_config;
 
 mod acks;

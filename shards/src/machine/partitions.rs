@@ -110,6 +110,17 @@ impl Partitions {
         Some((slot, self.get_mut(slot)?))
     }
 
+    /// Places that there are, whether somebody is in them or not.
+    pub fn place_count(&self) -> usize {
+        self.places.len()
+    }
+
+    /// Those in `count` places from place `first` on.
+    pub fn within(&self, first: usize, count: usize) -> impl Iterator<Item = &Partition> {
+        let places = self.places.iter().skip(first).take(count);
+        places.filter_map(|place| place.partition.as_deref())
+    }
+
     /// All of them, in slot order.
     pub fn iter(&self) -> impl Iterator<Item = (Slot, &Partition)> {
         self.places.iter().enumerate().filter_map(|(index, place)| {

@@ -158,8 +158,13 @@ impl ShardMachine {
         let mut counted_early = Vec::new();
         for (index, partition) in partitions.into_iter().enumerate() {
             let index = index as u32;
+            let header = &partition.batch.header;
+            let (records, bytes) = (header.record_count, header.total_bytes);
             match self.append_batch(now, acks, partition) {
-                Ok(Waiting { slot, end_offset, appended, counts_early }) => {
+                Ok(Waiting { slot, end_offset, appended, counts_early, is_fresh }) => {
+                    if is_fresh {
+                        self.tally.produced(records, bytes);
+                    }
                     if acks == Acks::None {
                         self.requests.decide(request, index, Ok(appended), out);
                     } else if let Some(partition) = self.partitions.get_mut(slot) {
@@ -216,7 +221,9 @@ impl ShardMachine {
             partition.producers.refused(&batch.header, now.wall);
             return Err(ProduceError::Stopping);
         }
-        let (base_offset, end_offset, timestamp) = match partition.append(now, acks, batch)? {
+        let accepted = partition.append(now, acks, batch)?;
+        let is_fresh = matches!(accepted, Accepted::Appended(_));
+        let (base_offset, end_offset, timestamp) = match accepted {
             Accepted::Appended(batch) => {
                 let (base_offset, end_offset) = (batch.header.base_offset, batch.end_offset());
                 let timestamp = batch.header.max_timestamp;
@@ -236,7 +243,7 @@ impl ShardMachine {
         };
         let counts_early =
             partition.config.flush_messages > 1 || end_offset <= partition.in_sync.own();
-        Ok(Waiting { slot, end_offset, appended, counts_early })
+        Ok(Waiting { slot, end_offset, appended, counts_early, is_fresh })
     }
 }
 
@@ -247,4 +254,6 @@ struct Waiting {
     appended: Appended,
     /// Its position may be reached already: an old duplicate, or `flush.messages` above 1.
     counts_early: bool,
+    /// It was not in the log before.
+    is_fresh: bool,
 }

@@ -21,6 +21,7 @@ use super::produce::Parked;
 use super::removals::Removals;
 use super::replication::Replication;
 use super::rounds::{RoundLimits, Rounds};
+use super::survey::Tally;
 use super::wal::{Note, WalLimits, WalQueue};
 use crate::format::peer_frame::StreamFailure;
 use crate::format::wal_entry::{Commit, WalEntry};
@@ -57,6 +58,7 @@ pub struct ShardMachine {
     /// `None` on a node without peers.
     pub(super) replication: Option<Replication>,
     pub(super) coordinators: Coordinators,
+    pub(super) tally: Tally,
 }
 
 impl ShardMachine {
@@ -99,6 +101,7 @@ impl ShardMachine {
             compaction: Compaction::default(),
             replication: None,
             coordinators: Coordinators::default(),
+            tally: Tally::default(),
         }
     }
 

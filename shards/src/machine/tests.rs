@@ -8,3 +8,4 @@ mod reading;
 mod removal;
 mod runs;
 mod starting;
+mod survey;

@@ -383,10 +383,19 @@ impl WalQueue {
     /// How much of the log is taken, in percent of its bound: the files that no checkpoint has freed, the active one as
     /// far as it is written, and what waits.
     pub fn taken_percent(&self) -> u32 {
+        let percent = 100 * self.taken_bytes() / self.bytes_max();
+        u32::try_from(percent).unwrap_or(100).min(100)
+    }
+
+    /// How much of the log is taken.
+    pub fn taken_bytes(&self) -> u64 {
         let full: u64 = self.full.len() as u64 * self.limits.file_bytes;
-        let bound = self.limits.files_max as u64 * self.limits.file_bytes;
-        let taken = full + self.position + self.pending_bytes;
-        u32::try_from(100 * taken / bound).unwrap_or(100).min(100)
+        full + self.position + self.pending_bytes
+    }
+
+    /// The log's bound.
+    pub fn bytes_max(&self) -> u64 {
+        self.limits.files_max as u64 * self.limits.file_bytes
     }
 
     /// Whether only a checkpoint can make room for the file after the active one.

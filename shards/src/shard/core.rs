@@ -13,6 +13,7 @@ use std::rc::{Rc, Weak};
 use std::task::Poll;
 use std::time::{Instant, SystemTime};
 
+use super::commit_times::CommitsBegun;
 use super::peers::Peers;
 use super::request::{ProduceRequestPart, Reply, Request, ShardReport};
 use crate::format::peer_frame::PeerFrame;
@@ -113,6 +114,7 @@ pub(super) struct Core {
     directories: RefCell<Map<ReplicaKey, Rc<Path>>>,
     data_dir: PathBuf,
     report: RefCell<ShardReport>,
+    commits_begun: CommitsBegun,
     /// Whoever waits for coordinators on other shards, by number.
     pub(super) group_waits: RefCell<Places<Slot<GroupResponse>>>,
 }
@@ -163,6 +165,7 @@ impl Core {
             data_dir: parts.data_dir,
             report: RefCell::new(ShardReport { shard: parts.id, ..Default::default() }),
             group_waits: RefCell::default(),
+            commits_begun: CommitsBegun::default(),
         })
     }
 
@@ -340,6 +343,12 @@ impl Core {
                     self.look(|machine| keys.iter().map(|key| machine.info(*key)).collect());
                 self.answer(origin, Reply::Infos(infos));
             }
+            Request::HighWatermarks(keys) => {
+                let known = self.look(|machine| {
+                    keys.iter().map(|key| machine.known_high_watermark(*key)).collect()
+                });
+                self.answer(origin, Reply::HighWatermarks(known));
+            }
             Request::Group { key, request, answer_to } => {
                 self.group(origin, key, *request, answer_to);
             }
@@ -466,7 +475,8 @@ impl Core {
             store_jobs_waiting: self.store.waiting(),
             parked: self.parked.borrow().len(),
             compaction: self.look(ShardMachine::compaction_totals),
-            uncleanable_partitions: self.look(ShardMachine::uncleanable_partitions),
+            tally: self.look(ShardMachine::tally),
+            wal: self.look(ShardMachine::wal_use),
             ..*self.report.borrow()
         }
     }
@@ -474,11 +484,15 @@ impl Core {
 
 impl CommitSource for Core {
     fn next_commit(&self) -> Option<Commit> {
-        self.drive(|machine, now, out| machine.next_commit(now, out))
+        let commit = self.drive(|machine, now, out| machine.next_commit(now, out))?;
+        self.commits_begun.begin(commit.lsn, self.clock.now().monotonic);
+        Some(commit)
     }
 
     fn commit_written(&self, lsn: Lsn, bytes: usize) {
+        let micros = self.commits_begun.end(lsn, self.clock.now().monotonic);
         self.count(|report| {
+            report.commit_times.add(micros);
             report.commits += 1;
             report.commit_bytes += bytes as u64;
         });

@@ -8,7 +8,6 @@ use super::answer::{Answer, PendingProduce};
 use super::core::{Core, Origin};
 use super::request::{
     EpochQuestion, FetchedPartition, ListOffset, ListedOffset, ProduceRequestPart, Reply, Request,
-    ShardReport,
 };
 use crate::format::metadata_command::ChangePartition;
 use crate::format::peer_frame::{ClusterId, Hello};
@@ -26,7 +25,7 @@ use crate::model::{MonotonicMicros, NodeId, Now, Offset, ReplicaKey, ShardId};
 /// A shard as seen from its own thread. Cheap to clone; never leaves the thread.
 #[derive(Clone, Debug)]
 pub struct ShardHandle {
-    core: Rc<Core>,
+    pub(super) core: Rc<Core>,
 }
 
 impl ShardHandle {
@@ -60,7 +59,7 @@ impl ShardHandle {
 
     /// Hands a request over and returns the answer to come. Waits for room only, in line; nothing
     /// is waited for when the shard is this one.
-    async fn ask(&self, shard: ShardId, request: Request) -> Answer {
+    pub(super) async fn ask(&self, shard: ShardId, request: Request) -> Answer {
         assert!(shard.0 < self.core.shards, "shard {shard} of {}", self.core.shards);
         if shard == self.core.id {
             self.core.count(|report| report.own_requests += 1);
@@ -197,14 +196,6 @@ impl ShardHandle {
         self.core.drive(|machine, _, _| machine.group_overrides_changed(overrides));
     }
 
-    /// What a shard has done since it started.
-    pub async fn report(&self, shard: ShardId) -> ShardReport {
-        match self.ask(shard, Request::Report).await.reply().await {
-            Reply::Report(report) => *report,
-            other => wrong(&other),
-        }
-    }
-
     /// Takes a partition over, with what recovery found of it; for an open one, its configuration
     /// and a newer leader epoch.
     ///
@@ -278,6 +269,6 @@ impl ShardHandle {
     }
 }
 
-fn wrong(reply: &Reply) -> ! {
+pub(super) fn wrong(reply: &Reply) -> ! {
     unreachable!("a request was answered with {reply:?}")
 }

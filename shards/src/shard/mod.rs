@@ -10,6 +10,7 @@
 //! shards that were sent after it.
 
 mod answer;
+mod commit_times;
 mod core;
 mod groups;
 mod handle;
@@ -17,8 +18,10 @@ mod node;
 mod peers;
 mod request;
 mod segments;
+mod watch;
 
 pub use self::answer::{Answer, PendingProduce};
+pub use self::commit_times::{COMMIT_MICROS_BOUNDS, CommitTimes};
 pub use self::handle::ShardHandle;
 pub use self::node::{NodeHandle, NodeSpec, ShardPlan, StartError, start};
 pub use self::request::{

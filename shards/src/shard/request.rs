@@ -2,12 +2,14 @@
 
 use bytes::Bytes;
 
+use super::commit_times::CommitTimes;
 use crate::io::log_reader::files::ReadCounts;
 use crate::machine::compaction::CompactionTotals;
 use crate::machine::group::{GroupRequest, GroupResponse};
 use crate::machine::input::{
     EpochEnd, FetchError, FetchInput, PartitionInfo, ProduceOutcomes, ProducePartitions,
 };
+use crate::machine::survey::{Tally, WalUse};
 use crate::model::{Acks, LeaderEpoch, MonotonicMicros, Offset, ReplicaKey, ShardId, TimestampMs};
 
 /// A produce request's share for one shard.
@@ -45,6 +47,8 @@ pub struct Fetched {
     pub records: Vec<Bytes>,
     /// Bytes of `records`.
     pub bytes: usize,
+    /// Records of the batches, by their headers.
+    pub record_count: u64,
 }
 
 /// A question for an offset.
@@ -116,8 +120,12 @@ pub struct ShardReport {
     pub parked: usize,
     /// What compaction did.
     pub compaction: CompactionTotals,
-    /// Partitions that cannot be compacted.
-    pub uncleanable_partitions: usize,
+    /// How long commits took.
+    pub commit_times: CommitTimes,
+    /// What inputs have left behind.
+    pub tally: Tally,
+    /// How much of its write-ahead log is taken.
+    pub wal: WalUse,
 }
 
 #[derive(Debug)]
@@ -136,6 +144,7 @@ pub(super) enum Request {
     },
     EpochEnds(Vec<EpochQuestion>),
     Infos(Vec<ReplicaKey>),
+    HighWatermarks(Vec<ReplicaKey>),
     /// To the coordinator of a partition. With a number the answer comes as a request of its own.
     Group {
         key: ReplicaKey,
@@ -159,6 +168,7 @@ pub(super) enum Reply {
     Deleted(Result<Offset, FetchError>),
     EpochEnds(Vec<Result<Option<EpochEnd>, FetchError>>),
     Infos(Vec<Option<PartitionInfo>>),
+    HighWatermarks(Vec<Option<Offset>>),
     Group(Box<GroupResponse>),
     /// It is taken.
     Taken,

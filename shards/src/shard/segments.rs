@@ -7,7 +7,7 @@ use bytes::{Bytes, BytesMut};
 
 use super::core::{Core, Origin};
 use super::request::{Fetched, FetchedPartition, ListOffset, ListPosition, ListedOffset, Reply};
-use crate::format::record_batch::{STAMPED_BYTES, StoredBatch};
+use crate::format::record_batch::{STAMPED_BYTES, StoredBatch, record_count};
 use crate::io::log_reader::{Range, ReadError, Source};
 use crate::machine::effect::LogView;
 use crate::machine::input::{FetchData, FetchError, FetchInput, FetchPlan};
@@ -45,6 +45,7 @@ impl Core {
             match self.read(partition.key, range).await {
                 Ok(bytes) => {
                     fetched.bytes = bytes.len();
+                    fetched.record_count = record_count(&bytes);
                     fetched.records = if bytes.is_empty() { Vec::new() } else { vec![bytes] };
                 }
                 Err(error) => partition.result = Err(error),
@@ -240,9 +241,14 @@ fn latest_of(
 fn from_memory(plan: FetchPlan) -> (FetchedPartition, Option<Range>) {
     let mut range = None;
     let result = plan.result.map(|slice| {
+        let mut record_count = 0;
         let records = match slice.data {
             FetchData::Nothing => Vec::new(),
-            FetchData::Cached(batches) => with_stamps(&batches),
+            FetchData::Cached(batches) => {
+                let counts = batches.iter().map(|batch| batch.header.record_count);
+                record_count = counts.map(|count| u64::try_from(count).unwrap_or(0)).sum();
+                with_stamps(&batches)
+            }
             FetchData::InSegments { offset, end, max_bytes } => {
                 range = Some(Range { offset, end, max_bytes });
                 Vec::new()
@@ -255,6 +261,7 @@ fn from_memory(plan: FetchPlan) -> (FetchedPartition, Option<Range>) {
             diverging: slice.diverging,
             bytes: records.iter().map(Bytes::len).sum(),
             records,
+            record_count,
         }
     });
     (FetchedPartition { key: plan.key, result }, range)

@@ -200,6 +200,7 @@ impl<'a> Column<'a> {
                 format!("w.{}({flex}, {reference}, {path:?})?;", method(ty))
             }
             Type::Uuid => format!("w.uuid({value});"),
+            Type::Int16 if self.field.name == "ErrorCode" => format!("w.error_code({value});"),
             scalar => format!("w.{}({value});", method(scalar)),
         }
     }

@@ -23,6 +23,7 @@ pub struct EncodeBuf {
     /// Shared chunks, each with the count of small bytes before it. Ascending.
     shared: Vec<(usize, Bytes)>,
     shared_bytes: usize,
+    error_codes: Vec<(i16, u32)>,
 }
 
 /// Where a tagged field's content begins; handed from `begin_tag` to `end_tag`.
@@ -102,6 +103,27 @@ impl EncodeBuf {
     /// A 16-bit integer.
     pub fn i16(&mut self, value: i16) {
         self.small.put_i16(value);
+    }
+
+    /// A field that says how something ended: errors are counted.
+    pub fn error_code(&mut self, code: i16) {
+        if code != 0 {
+            self.count_error(code);
+        }
+        self.i16(code);
+    }
+
+    #[cold]
+    fn count_error(&mut self, code: i16) {
+        match self.error_codes.iter_mut().find(|(known, _)| *known == code) {
+            Some((_, count)) => *count = count.saturating_add(1),
+            None => self.error_codes.push((code, 1)),
+        }
+    }
+
+    /// The errors that were written, each code with how often; takes them out.
+    pub fn take_error_codes(&mut self) -> Vec<(i16, u32)> {
+        std::mem::take(&mut self.error_codes)
     }
 
     /// An unsigned 16-bit integer.

@@ -67,18 +67,37 @@ impl RequestFrame {
     }
 }
 
+/// A response without the length in front of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EncodedResponse {
+    /// To be sent in order.
+    pub chunks: Vec<Bytes>,
+    /// The error codes that it tells, each with how often. Empty where all went well.
+    pub error_codes: Vec<(i16, u32)>,
+}
+
 /// A response without the length in front of it, as chunks to be sent in order.
 pub fn encode_response<R: Response>(
     correlation_id: i32,
     version: i16,
     response: &R,
 ) -> Result<Vec<Bytes>, EncodeError> {
+    encode_and_count(correlation_id, version, response).map(|encoded| encoded.chunks)
+}
+
+/// As [`encode_response`], along with the errors that the response tells.
+pub fn encode_and_count<R: Response>(
+    correlation_id: i32,
+    version: i16,
+    response: &R,
+) -> Result<EncodedResponse, EncodeError> {
     let header = ResponseHeader { correlation_id, ..Default::default() };
     let mut w = EncodeBuf::with_capacity(INITIAL_BYTES);
     header.encode(&mut w, R::API.response_header_version(version))?;
     response.encode(&mut w, version)?;
     frame_length(w.len())?;
-    Ok(w.into_chunks())
+    let error_codes = w.take_error_codes();
+    Ok(EncodedResponse { chunks: w.into_chunks(), error_codes })
 }
 
 /// A whole request frame, length prefix included, as chunks to be sent in order.

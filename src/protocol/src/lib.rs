@@ -31,7 +31,7 @@ pub use api::{Request, Response};
 pub use encode::{EncodeBuf, SHARE_BYTES_MIN, TagMark, TagWriter};
 pub use error::{DecodeError, DecodeErrorKind, EncodeError};
 pub use error_code::ErrorCode;
-pub use frame::{RequestFrame, encode_request, encode_response};
+pub use frame::{EncodedResponse, RequestFrame, encode_and_count, encode_request, encode_response};
 pub use message::{Message, VersionRange, Wire};
 pub use messages::{AnyRequest, AnyResponse, ApiKey};
 pub use reader::{Reader, TaggedFields};

@@ -323,3 +323,14 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn records_of_whole_batches_are_counted_and_nothing_behind_them() {
+    let one = golden();
+    let two = [&one[..], &one[..]].concat();
+    assert_eq!(record_count(&two), 6);
+    assert_eq!(record_count(&two[..two.len() - 1]), 3);
+    assert_eq!(record_count(&[]), 0);
+    // Bytes that are no batch end somewhere, too.
+    assert_eq!(record_count(&[0xff; 200]), 0);
+}

@@ -4,6 +4,7 @@
 //! before, on nothing else, so that two coordinators that replay the same log agree.
 
 use std::collections::BTreeMap;
+use std::ops::Bound;
 
 use super::consumer::ConsumerGroup;
 use crate::format::group_record::{CommittedOffset, GroupMetadata, GroupRecord};
@@ -83,6 +84,14 @@ impl Durable {
     /// Consumer groups, by id.
     pub(super) fn consumer_groups(&self) -> impl Iterator<Item = (&String, &ConsumerGroup)> {
         self.consumer_groups.iter()
+    }
+
+    /// Consumer groups, by id, from one on.
+    pub(super) fn consumer_groups_from(
+        &self,
+        group_id: &str,
+    ) -> impl Iterator<Item = (&String, &ConsumerGroup)> {
+        self.consumer_groups.range::<str, _>((Bound::Included(group_id), Bound::Unbounded))
     }
 
     /// A consumer group.

@@ -24,6 +24,7 @@ mod durable;
 mod offsets;
 mod request;
 mod settings;
+mod standing;
 #[cfg(test)]
 mod tests;
 mod timers;
@@ -41,6 +42,7 @@ pub use request::{
     Synced, Ticket,
 };
 pub use settings::{GroupOverrides, GroupSettings};
+pub use standing::{GroupCursor, GroupStanding, GroupsLook, TopicStanding};
 pub use turn::{After, Output, Reply};
 
 use crate::format::group_record::GroupRecord;

@@ -5,6 +5,7 @@ mod joining;
 mod leaving;
 mod loading;
 mod offsets;
+mod standing;
 mod statics;
 
 use std::collections::BTreeMap;

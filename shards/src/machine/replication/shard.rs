@@ -67,9 +67,13 @@ impl ShardMachine {
         }
         let slot = self.partitions.slot(&key).expect("a key names an open slot");
         let partition = self.partitions.get_mut(slot).expect("a key names an open slot");
+        let in_sync = partition.in_sync.count();
         let change = partition.assign(now.monotonic, me, assignment, is_new);
         if change == RoleChange::Stale {
             return;
+        }
+        if change == RoleChange::Same && partition.leads() {
+            self.tally.in_sync_changed(in_sync, partition.in_sync.count());
         }
         if !is_new && matches!(change, RoleChange::Leads | RoleChange::Follows) {
             let (topic_name, leader_epoch) =

@@ -9,7 +9,7 @@ use chronik_protocol::messages::{
 };
 use chronik_protocol::{
     AnyRequest, AnyResponse, ApiKey, DecodeErrorKind, EncodeBuf, EncodeError, ErrorCode, Message,
-    Records, RequestFrame, SHARE_BYTES_MIN, encode_response,
+    Records, RequestFrame, SHARE_BYTES_MIN, encode_and_count, encode_response,
 };
 
 #[test]
@@ -168,6 +168,25 @@ fn known_tagged_field_longer_than_127_bytes_gets_a_longer_size() {
     };
     let bytes = request.to_bytes(12).unwrap();
     assert_eq!(FetchRequest::decode_exact(bytes, 12), Ok(request));
+}
+
+#[test]
+fn errors_that_a_response_tells_are_counted_wherever_they_stand() {
+    let partition = |error_code| PartitionData { error_code, ..Default::default() };
+    let topic = FetchableTopicResponse {
+        partitions: [6, 0, 1, 6].map(partition).to_vec(),
+        ..Default::default()
+    };
+    let response = FetchResponse { error_code: 70, responses: vec![topic], ..Default::default() };
+    let counted = |version| {
+        let encoded = encode_and_count(1, version, &response).unwrap();
+        assert_eq!(encoded.chunks, encode_response(1, version, &response).unwrap());
+        encoded.error_codes
+    };
+    assert_eq!(counted(12), [(70, 1), (6, 2), (1, 1)]);
+    assert_eq!(counted(4), [(6, 2), (1, 1)], "a version without a code of its own");
+    let fine = FetchResponse::default();
+    assert_eq!(encode_and_count(1, 12, &fine).unwrap().error_codes, []);
 }
 
 #[test]

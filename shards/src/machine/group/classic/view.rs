@@ -9,6 +9,7 @@ use crate::format::group_record::{ClassicMember, GroupMetadata, GroupRecord};
 use crate::machine::group::request::{
     CommitOffsets, DescribedGroup, DescribedMember, GroupError, ListedGroup,
 };
+use crate::machine::group::standing::GroupStanding;
 use crate::machine::group::turn::Turn;
 use crate::model::TimestampMs;
 
@@ -120,6 +121,15 @@ impl ClassicGroup {
             protocol_type: self.protocol_type.clone().unwrap_or_default(),
             state: self.state.name(),
             group_type: "classic",
+        }
+    }
+
+    pub(in crate::machine::group) fn standing(&self) -> GroupStanding {
+        GroupStanding {
+            group_id: self.group_id.clone(),
+            group_type: "classic",
+            state: self.state.name(),
+            members: self.members.len(),
         }
     }
 

@@ -7,6 +7,7 @@ use crate::machine::group::request::{
     CommitOffsets, ConsumerHeartbeat, DescribedConsumer, DescribedConsumerGroup, FetchOffsets,
     GroupError, ListedGroup,
 };
+use crate::machine::group::standing::GroupStanding;
 
 impl ConsumerGroup {
     fn state(&self) -> &'static str {
@@ -30,6 +31,15 @@ impl ConsumerGroup {
             protocol_type: "consumer".to_owned(),
             state: self.state(),
             group_type: "consumer",
+        }
+    }
+
+    pub(in crate::machine::group) fn standing(&self) -> GroupStanding {
+        GroupStanding {
+            group_id: self.group_id.clone(),
+            group_type: "consumer",
+            state: self.state(),
+            members: self.members.len(),
         }
     }
 
