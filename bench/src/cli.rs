@@ -212,7 +212,8 @@ pub struct TargetOptions {
     /// Measure a Chronik node of its own beside the others
     #[arg(long)]
     pub embedded: bool,
-    /// Measure a cluster of so many Chronik nodes of its own beside a single one and the others
+    /// Measure a cluster of so many Chronik nodes of its own beside a single one and the others; they share out the
+    /// CPUs, unless a --node-flag says how many shards a node has
     #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u8).range(2..=9))]
     pub nodes: Option<u8>,
     /// Measure the client itself too, against a server that keeps nothing

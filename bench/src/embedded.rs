@@ -119,7 +119,8 @@ pub struct EmbeddedCluster {
 
 impl EmbeddedCluster {
     /// Starts `count` nodes, each as [`EmbeddedNode::start`] does. Topics have a replica on each of up to three nodes
-    /// unless their creator says otherwise, and need all but one of them in sync.
+    /// unless their creator says otherwise, and need all but one of them in sync. The nodes share out the CPUs, unless
+    /// `flags` say how many shards a node has ([`share_of_cpus`]).
     ///
     /// # Errors
     /// [`EmbeddedError`].
@@ -134,13 +135,15 @@ impl EmbeddedCluster {
         let (kafka, rest) = ports.split_at(count);
         let (raft, wal) = rest.split_at(count);
         let replicas = count.min(3);
+        let share = share_of_cpus(count, flags);
         let started: Vec<Result<EmbeddedNode, EmbeddedError>> = std::thread::scope(|scope| {
             let starting: Vec<_> = (0..count)
                 .map(|place| {
                     let others = (0..count).filter(|other| *other != place);
                     let peer = |other| format!("{}@127.0.0.1:{}", other + 1, raft[other]);
                     let peers: Vec<String> = others.map(peer).collect();
-                    let more = [
+                    let mut more = share.clone();
+                    more.extend([
                         format!("--node-id={}", place + 1),
                         "raft-cluster".to_owned(),
                         "--bootstrap".to_owned(),
@@ -149,7 +152,7 @@ impl EmbeddedCluster {
                         format!("--peers={}", peers.join(",")),
                         format!("--replication-factor={replicas}"),
                         format!("--min-insync-replicas={}", replicas.max(2) - 1),
-                    ];
+                    ]);
                     let port = kafka[place];
                     // None of them serves before most of them are there.
                     scope.spawn(move || EmbeddedNode::start_at(port, program, parent, &more, flags))
@@ -166,6 +169,21 @@ impl EmbeddedCluster {
     pub fn nodes(&self) -> &[EmbeddedNode] {
         &self.nodes
     }
+}
+
+/// Flags that decide how many threads a node has, and where.
+const OWN_SHARES: [&str; 4] = ["--shards", "--no-pin", "--profile", "--config"];
+
+/// The flags by which each of `count` nodes has its part of this machine's CPUs, one at least: each of them for itself
+/// would take all, and three threads with work would wait for each CPU.
+fn share_of_cpus(count: usize, flags: &[String]) -> Vec<String> {
+    let decides = |flag: &String| OWN_SHARES.iter().any(|own| flag.starts_with(own));
+    if flags.iter().any(decides) {
+        return Vec::new();
+    }
+    let cpus = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    // The kernel spreads them: nodes do not know of each other's CPUs.
+    vec![format!("--shards={}", (cpus / count).max(1)), "--no-pin".to_owned()]
 }
 
 /// What the process of the node does. `arguments` are those behind the subcommand.
