@@ -12,6 +12,7 @@ mod controller;
 mod disks;
 mod events;
 mod faults;
+mod groups;
 mod loss;
 mod network;
 
@@ -29,6 +30,8 @@ use self::admin::Topics;
 use self::clients::Producer;
 use self::controller::Controller;
 pub use self::events::{Bug, Event};
+use self::groups::Groups;
+pub use self::groups::TOPIC_ID as GROUPS_TOPIC_ID;
 use self::loss::Lost;
 use self::network::Network;
 use super::model::{BatchId, Breach, Model};
@@ -38,6 +41,7 @@ use super::rng::Rng;
 /// One more than a partition has replicas, so that they can move.
 pub const NODES: usize = 4;
 const STEPS: u64 = 4000;
+const STEPS_WITH_GROUPS: u64 = 6000;
 const PRODUCERS: usize = 5;
 /// Steps in which a cluster without faults has to come to rest.
 const SETTLE_STEPS: u64 = 60_000;
@@ -91,6 +95,8 @@ pub struct World {
     /// Of a thousand steps.
     faults: u64,
     topics: Topics,
+    /// `None`: there are none.
+    groups: Option<Groups>,
     /// What processes had acknowledged and not flushed when they ended, where a topic allows that.
     lost: Vec<Lost>,
     micros: u64,
@@ -137,67 +143,87 @@ const PEERS: PeerLimits = PeerLimits {
 
 /// Runs a seed. An error is a broken promise.
 pub fn run(seed: u64, bug: Option<Bug>, has_trace: bool) -> Result<Outcome, Breach> {
-    let mut rng = Rng::new(seed ^ 0x0c1a_57e2);
-    let faults = [4, 20][rng.place(2)];
-    let seats = (0..NODES)
-        .map(|_| {
-            let disk = SimDisk::new();
-            node::format(&disk);
-            Seat {
-                disk,
-                shards: 1 + rng.below(2) as u16,
-                node: None,
-                incarnation: 0,
-                broker_epoch: BrokerEpoch(0),
-                frozen_until: 0,
-                slow_until: 0,
-                is_full: false,
-                fails_syncs: false,
-                backup: None,
-                is_replaced: false,
-                directory: 0,
-                wall_ahead_ms: 0,
-                did: node::Counts::default(),
-            }
-        })
-        .collect();
-    let mut world = World {
-        rng,
-        seats,
-        controller: Controller::default(),
-        network: Network::default(),
-        model: Model::default(),
-        faults,
-        topics: Topics::default(),
-        lost: Vec::new(),
-        micros: 1_000_000,
-        producers: Vec::new(),
-        awaited: BTreeMap::new(),
-        next_token: 1,
-        next_batch: 1,
-        next_producer: 1000,
-        leaders: BTreeMap::new(),
-        written: BTreeMap::new(),
-        events: BTreeMap::new(),
-        hash: seed,
-        bug,
-        has_trace,
-        is_calm: false,
-    };
+    let mut world = World::new(seed, bug, has_trace);
     world.start_all()?;
     world.found();
     for _ in 0..PRODUCERS {
         world.add_producer();
     }
-    for _ in 0..STEPS {
-        world.step()?;
-    }
-    world.settle()?;
-    world.check_everything()?;
-    Ok(Outcome { events: world.events, micros: world.micros - 1_000_000, trace_hash: world.hash })
+    world.finish(STEPS)
+}
+
+/// Runs a seed with groups, whose coordinators live and die with everything else.
+pub fn run_with_groups(seed: u64, bug: Option<Bug>, has_trace: bool) -> Result<Outcome, Breach> {
+    let mut world = World::new(seed, bug, has_trace);
+    world.plan_groups();
+    world.start_all()?;
+    world.found();
+    world.found_groups();
+    world.add_producer();
+    world.finish(STEPS_WITH_GROUPS)
 }
 
 impl World {
+    fn new(seed: u64, bug: Option<Bug>, has_trace: bool) -> Self {
+        let mut rng = Rng::new(seed ^ 0x0c1a_57e2);
+        let faults = [4, 20][rng.place(2)];
+        let seats = (0..NODES)
+            .map(|_| {
+                let disk = SimDisk::new();
+                node::format(&disk);
+                Seat {
+                    disk,
+                    shards: 1 + rng.below(2) as u16,
+                    node: None,
+                    incarnation: 0,
+                    broker_epoch: BrokerEpoch(0),
+                    frozen_until: 0,
+                    slow_until: 0,
+                    is_full: false,
+                    fails_syncs: false,
+                    backup: None,
+                    is_replaced: false,
+                    directory: 0,
+                    wall_ahead_ms: 0,
+                    did: node::Counts::default(),
+                }
+            })
+            .collect();
+        Self {
+            rng,
+            seats,
+            controller: Controller::default(),
+            network: Network::default(),
+            model: Model::default(),
+            faults,
+            topics: Topics::default(),
+            groups: None,
+            lost: Vec::new(),
+            micros: 1_000_000,
+            producers: Vec::new(),
+            awaited: BTreeMap::new(),
+            next_token: 1,
+            next_batch: 1,
+            next_producer: 1000,
+            leaders: BTreeMap::new(),
+            written: BTreeMap::new(),
+            events: BTreeMap::new(),
+            hash: seed,
+            bug,
+            has_trace,
+            is_calm: false,
+        }
+    }
+
+    fn finish(mut self, steps: u64) -> Result<Outcome, Breach> {
+        for _ in 0..steps {
+            self.step()?;
+        }
+        self.settle()?;
+        self.check_everything()?;
+        Ok(Outcome { events: self.events, micros: self.micros - 1_000_000, trace_hash: self.hash })
+    }
+
     /// The time as a node has it.
     fn now(&self, seat: usize) -> Now {
         let mut now = moment(self.micros);
@@ -234,7 +260,7 @@ impl World {
             place if place < 980 + self.faults => self.fault()?,
             _ => self.produce()?,
         }
-        Ok(())
+        self.groups_step()
     }
 
     /// Whether a node runs at this moment.
@@ -307,6 +333,13 @@ impl World {
                         self.answered(seat, producer, &outcomes)?;
                     }
                 }
+                Effect::GroupAnswered { token, response } => {
+                    self.group_answered(seat, token, *response);
+                }
+                Effect::LoadGroups { key, leader_epoch } => {
+                    self.load_groups(seat, shard, key, leader_epoch);
+                }
+                Effect::GroupsFailed { key, reason } => self.groups_failed(key, &reason)?,
                 Effect::FetchReady { .. } | Effect::RecordsDeleted { .. } | Effect::Stopped => {}
                 other => return Err(format!("{other:?} is no answer")),
             }
@@ -361,6 +394,9 @@ impl World {
         let me = NodeIdentity { node_id: node_id(seat), broker_epoch };
         for shard in &mut started.shards {
             shard.machine.join_cluster(network::CLUSTER, me, PEERS);
+            if self.groups.is_some() {
+                groups::coordinate(&mut shard.machine, now);
+            }
         }
         started.compacts_too_far = self.bug == Some(Bug::CompactsBeyondWatermark);
         self.seats[seat].node = Some(started);
@@ -388,6 +424,7 @@ impl World {
         self.is_calm = true;
         self.network.heal();
         self.controller.heal();
+        self.calm_groups();
         for seat in 0..NODES {
             self.seats[seat].frozen_until = 0;
             self.seats[seat].slow_until = 0;
@@ -410,8 +447,12 @@ impl World {
                 75..85 => self.controller_step()?,
                 _ => self.pass_time()?,
             }
-            if step % 64 == 0 && self.is_at_rest() {
-                return Ok(());
+            self.groups_step()?;
+            if step % 64 == 0 {
+                if self.is_at_rest() {
+                    return Ok(());
+                }
+                self.check_healing()?;
             }
         }
         Err(format!("the cluster does not come to rest: {}", self.unrest()))

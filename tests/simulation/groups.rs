@@ -8,11 +8,13 @@
 //! were not committed or without, and go on for a while without knowing that they were deposed. Even seeds run
 //! the classic protocol, odd ones the next-generation one.
 
-mod checker;
+pub mod checker;
 mod classic_member;
 mod consumer_member;
-mod coordinators;
-mod run;
+pub mod coordinators;
+pub mod members;
+pub mod run;
+pub mod terms;
 
 use std::collections::BTreeMap;
 

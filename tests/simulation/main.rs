@@ -11,6 +11,7 @@
 //! flips bits. A model of what clients were told is compared with what they can read.
 
 mod cluster;
+mod cluster_groups;
 mod groups;
 mod model;
 mod node;

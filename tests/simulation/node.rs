@@ -12,6 +12,7 @@ use bytes::Bytes;
 use chronik_shards::format::record_batch::{Batches, StoredBatch};
 use chronik_shards::format::wal;
 use chronik_shards::format::wal_entry::Commit;
+use chronik_shards::machine::coordinators::GROUPS_TOPIC;
 use chronik_shards::machine::effect::{
     Effect, LogView, NoSpace, RecoveredPartition, SegmentMeta, StoreJob, StoreReply, WalStart,
 };
@@ -535,6 +536,9 @@ impl Node {
 
 /// Every topic has one name, out of its id; others may have had the same.
 pub fn topic_name(key: ReplicaKey) -> String {
+    if key.topic_id == crate::cluster::GROUPS_TOPIC_ID {
+        return GROUPS_TOPIC.to_owned();
+    }
     format!("topic-{}", key.topic_id.0[1])
 }
 

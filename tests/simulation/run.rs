@@ -3,7 +3,7 @@
 mod clients;
 mod faults;
 
-pub use self::clients::{check_clean, fill, seen, whole};
+pub use self::clients::{check_clean, fill, seen, whole, whole_batches};
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -283,7 +283,7 @@ impl ShardMachine {
     }
 
     /// The high watermark of a coordinated partition has moved.
-    pub(super) fn release_group_answers(
+    pub fn release_group_answers(
         &mut self,
         key: &ReplicaKey,
         high_watermark: Offset,
@@ -438,6 +438,12 @@ impl ShardMachine {
         let slot = hosted.slot;
         self.end_coordinator(now, &key, out);
         self.begin_coordinator(slot, held, out);
+    }
+
+    /// The coordinator of a partition, if it is here.
+    #[must_use]
+    pub fn group_coordinator(&self, key: &ReplicaKey) -> Option<&Coordinator> {
+        self.coordinators.hosted.get(key).map(|hosted| &hosted.coordinator)
     }
 
     /// Panics where an invariant does not hold.

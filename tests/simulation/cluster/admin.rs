@@ -13,7 +13,7 @@ use chronik_shards::model::TopicId;
 
 use super::*;
 
-const REPLICAS: usize = 3;
+pub const REPLICAS: usize = 3;
 /// Names that topics have, again and again.
 const NAMES: u8 = 3;
 const PARTITIONS_MAX: usize = 4;
@@ -50,7 +50,7 @@ pub fn replicas_on(view: &MetadataImage, node: NodeId) -> BTreeMap<ReplicaKey, K
     known
 }
 
-fn entry(name: &str, value: impl ToString) -> ConfigEntry {
+pub fn entry(name: &str, value: impl ToString) -> ConfigEntry {
     ConfigEntry { name: name.to_owned(), value: value.to_string() }
 }
 
@@ -142,14 +142,20 @@ impl World {
         }
     }
 
+    /// The topics that are not that of the groups.
+    fn client_topics(&self) -> impl Iterator<Item = &Topic> {
+        let topics = self.controller.image().topics();
+        topics.filter(|topic| topic.id != groups::TOPIC_ID)
+    }
+
     fn any_topic(&mut self) -> Option<Topic> {
-        let topics: Vec<&Topic> = self.controller.image().topics().collect();
-        let place = self.rng.place(topics.len().max(1));
-        topics.get(place).copied().cloned()
+        let count = self.client_topics().count();
+        let place = self.rng.place(count.max(1));
+        self.client_topics().nth(place).cloned()
     }
 
     fn delete_topic(&mut self) {
-        if self.controller.image().topic_count() < 2 {
+        if self.client_topics().count() < 2 {
             return;
         }
         let Some(topic) = self.any_topic() else { return };
@@ -210,7 +216,7 @@ impl World {
 
     /// Replicas move to other nodes, whether those are there or not; now and then back again.
     fn reassign(&mut self) {
-        let keys = self.keys();
+        let keys = self.all_keys();
         let place = self.rng.place(keys.len());
         // Often the same again, so that a replica comes back to where it has just left.
         let again = self.topics.moved.filter(|key| self.exists(*key));

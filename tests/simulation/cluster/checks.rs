@@ -47,7 +47,7 @@ impl World {
         ] {
             (before..now).for_each(|_| self.note(event));
         }
-        for key in self.keys() {
+        for key in self.all_keys() {
             let Some(node) = &self.seats[seat].node else { return Ok(()) };
             let machine = &node.shards[node.owner(key)].machine;
             let Some(standing) = machine.replica_standing(key) else { continue };
@@ -133,7 +133,7 @@ impl World {
         if self.has_unacked() {
             return "a batch is not acknowledged".to_owned();
         }
-        for key in self.keys() {
+        for key in self.all_keys() {
             let partition = self.controller.image().partition(key).expect("it is known");
             if partition.isr.len() < partition.replicas.len() || !partition.adding.is_empty() {
                 return format!("{key}: {partition:?}");
@@ -157,7 +157,7 @@ impl World {
                 return format!("{key}: node {} still has it", seat + 1);
             }
         }
-        String::new()
+        self.unrest_of_groups()
     }
 
     /// Every replica has every acknowledged record, and all have the same.
@@ -193,6 +193,6 @@ impl World {
                 }
             }
         }
-        Ok(())
+        self.check_groups()
     }
 }

@@ -52,13 +52,19 @@ impl World {
         Producer { key, id, next_sequence: 0, unacked: None, waits_for: None, last: None }
     }
 
-    pub(super) fn keys(&self) -> Vec<ReplicaKey> {
+    /// Every partition, those of groups among them.
+    pub(super) fn all_keys(&self) -> Vec<ReplicaKey> {
         let topics = self.controller.image().topics();
         topics.flat_map(|topic| topic.replicas().map(|(key, _)| key)).collect()
     }
 
+    /// The partitions that clients produce to and consume from.
+    pub(super) fn keys(&self) -> Vec<ReplicaKey> {
+        self.all_keys().into_iter().filter(|key| !groups::is_of_groups(*key)).collect()
+    }
+
     /// Whom a client takes for the leader: what some node says.
-    fn leader_by_hearsay(&mut self, key: ReplicaKey) -> Option<usize> {
+    pub(super) fn leader_by_hearsay(&mut self, key: ReplicaKey) -> Option<usize> {
         let running = self.running();
         let asked = *running.get(self.rng.place(running.len().max(1)))?;
         let partition = self.controller.view(asked).partition(key)?;
@@ -216,7 +222,7 @@ impl World {
         Ok(())
     }
 
-    fn is_deposed(&self, seat: usize, key: ReplicaKey) -> bool {
+    pub(super) fn is_deposed(&self, seat: usize, key: ReplicaKey) -> bool {
         let epoch = |image: &MetadataImage| image.partition(key).map(|found| found.leader_epoch);
         epoch(self.controller.view(seat)) < epoch(self.controller.image())
     }

@@ -450,13 +450,17 @@ impl World {
     /// Leadership moves within the in-sync set, as balancing would do.
     fn move_leader(&mut self) -> Result<(), Breach> {
         let keys = self.controller.keys();
-        if keys.is_empty() || self.is_calm || !self.rng.one_in(8) {
-            return Ok(());
+        if !keys.is_empty() && !self.is_calm && self.rng.one_in(8) {
+            let key = keys[self.rng.place(keys.len())];
+            self.move_leader_of(key);
         }
-        let key = keys[self.rng.place(keys.len())];
+        Ok(())
+    }
+
+    pub(super) fn move_leader_of(&mut self, key: ReplicaKey) {
         let partition = self.controller.image.partition(key).expect("it is known").clone();
         if partition.isr.is_empty() {
-            return Ok(());
+            return;
         }
         let leader = partition.isr[self.rng.place(partition.isr.len())];
         if partition.leader != Some(leader) {
@@ -464,7 +468,6 @@ impl World {
             self.controller.change(key, Some(leader), &partition.isr);
             self.note(Event::LeaderMoved);
         }
-        Ok(())
     }
 
     /// Who runs and reaches the controller keeps its session; who does not is fenced.

@@ -168,8 +168,8 @@ impl World {
             let found = self.controller.image().partition(*key).expect("it is known");
             found.replicas.contains(&gone) && !found.removing.contains(&gone)
         };
-        let held: Vec<ReplicaKey> = self.keys().into_iter().filter(holds).collect();
-        for key in self.keys() {
+        let held: Vec<ReplicaKey> = self.all_keys().into_iter().filter(holds).collect();
+        for key in self.all_keys() {
             self.elect_instead_of(gone, key);
         }
         for key in held {

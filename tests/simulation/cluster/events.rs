@@ -68,6 +68,19 @@ pub enum Event {
     UnflushedLost,
     LossAllowed,
     ElectedUncleanly,
+    MemberAssigned,
+    OffsetsCommitted,
+    MemberCrashed,
+    MemberLeft,
+    MemberPaused,
+    GroupMessageLost,
+    GroupRequestRepeated,
+    /// A coordinator was asked that is not any more, and did not know.
+    DeposedCoordinatorAsked,
+    /// One told offsets that its successor had gone beyond, as Kafka's may.
+    StaleOffsetsFetched,
+    GroupsLoaded,
+    GroupsFailed,
 }
 
 impl Event {
@@ -138,6 +151,26 @@ impl Event {
     ];
 }
 
+impl Event {
+    /// What a seed set with groups must not miss.
+    pub const OF_GROUPS: &[Self] = &[
+        Self::MemberAssigned,
+        Self::OffsetsCommitted,
+        Self::MemberCrashed,
+        Self::MemberLeft,
+        Self::MemberPaused,
+        Self::GroupMessageLost,
+        Self::GroupRequestRepeated,
+        Self::DeposedCoordinatorAsked,
+        Self::GroupsLoaded,
+        Self::LeaderMoved,
+        Self::Fenced,
+        Self::Truncated,
+        Self::SegmentsSwapped,
+        Self::NotEnoughReplicas,
+    ];
+}
+
 /// A bug put in on purpose, to show that the checks see it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Bug {
@@ -155,4 +188,8 @@ pub enum Bug {
     RejoinsWithoutEpoch,
     /// Compaction looks at records that may still be cut off.
     CompactsBeyondWatermark,
+    /// A coordinator answers before what the answer rests on is committed.
+    GroupAnswersEarly,
+    /// A new coordinator reads up to where it knew the log to be committed, not up to its end.
+    GroupsLoadStale,
 }

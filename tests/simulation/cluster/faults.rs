@@ -59,6 +59,7 @@ impl World {
         }
         self.network.gone(seat, !loses_power);
         self.forget_clients(seat);
+        self.forget_groups(seat);
     }
 
     /// A node says that it is about to stop, finishes, and ends.
@@ -242,7 +243,9 @@ impl World {
                 Bug::CommittedIsrOnly
                 | Bug::SkippedTruncation
                 | Bug::ElectionOutsideIsr
-                | Bug::CompactsBeyondWatermark,
+                | Bug::CompactsBeyondWatermark
+                | Bug::GroupAnswersEarly
+                | Bug::GroupsLoadStale,
             )
             | None => Ok(()),
         }

@@ -40,8 +40,22 @@ impl Checker {
         self.committed.get(&partition).copied().unwrap_or(-1)
     }
 
+    /// A coordinator has answered that an offset is committed. Another one, which has it from the log, may have gone
+    /// on from there and have been heard before.
+    pub fn acknowledged(&mut self, partition: i32, offset: i64) {
+        self.commits += 1;
+        let highest = self.committed.entry(partition).or_insert(offset);
+        *highest = offset.max(*highest);
+    }
+
+    /// Whoever asks from now on may be told this.
+    pub fn take_back(&mut self, partition: i32, offset: i64) {
+        self.committed.insert(partition, offset);
+    }
+
     /// A member that asked when `known` was committed finds `offset`.
     pub fn fetched(&self, partition: i32, known: i64, offset: i64) {
+        let known = known.min(self.known(partition));
         assert!(offset >= known, "partition {partition} goes back from {known} to {offset}");
     }
 }

@@ -11,7 +11,8 @@ use chronik_shards::model::{Offset, PartitionIndex};
 
 use super::checker::Checker;
 use super::coordinators::{PARTITIONS, TOPIC, TOPIC_ID};
-use super::run::{Step, WAIT_JOIN_US, WAIT_US};
+use super::run::Step;
+use super::terms::Terms;
 use crate::rng::Rng;
 
 /// What a member is about.
@@ -68,35 +69,43 @@ impl ClassicMember {
     }
 
     /// The next request, and how long its answer is waited for.
-    pub fn request(&mut self, rng: &mut Rng, checker: &Checker) -> (GroupRequest, u64) {
+    pub fn request(
+        &mut self,
+        terms: &Terms,
+        rng: &mut Rng,
+        checker: &Checker,
+    ) -> (GroupRequest, u64) {
+        let wait_us = terms.wait_us;
         match self.phase.clone() {
-            Phase::Joining => (self.join(rng), WAIT_JOIN_US),
-            Phase::Syncing(joined) => (self.sync(&joined), WAIT_JOIN_US),
+            Phase::Joining => (self.join(terms, rng), terms.wait_join_us),
+            Phase::Syncing(joined) => (self.sync(terms, &joined), terms.wait_join_us),
             Phase::Fetching => {
                 self.known = self.parts.iter().map(|it| (*it, checker.known(*it))).collect();
                 let partitions = self.parts.iter().map(|it| PartitionIndex(*it)).collect();
                 let request = FetchOffsets {
-                    group_id: "g".to_owned(),
+                    group_id: terms.group_id.clone(),
                     member: None,
                     topics: Some(vec![(TOPIC.to_owned(), partitions)]),
                 };
-                (GroupRequest::FetchOffsets(request), WAIT_US)
+                (GroupRequest::FetchOffsets(request), wait_us)
             }
-            Phase::Stable if rng.one_in(3) && !self.parts.is_empty() => (self.commit(rng), WAIT_US),
-            Phase::Stable => (self.heartbeat(), WAIT_US),
+            Phase::Stable if terms.commits && rng.one_in(3) && !self.parts.is_empty() => {
+                (self.commit(terms, rng), wait_us)
+            }
+            Phase::Stable => (self.heartbeat(terms), wait_us),
         }
     }
 
-    fn join(&self, rng: &mut Rng) -> GroupRequest {
+    fn join(&self, terms: &Terms, rng: &mut Rng) -> GroupRequest {
         let mut fresh_id = [0; 16];
         fresh_id[..8].copy_from_slice(&rng.next().to_be_bytes());
         GroupRequest::Join(JoinGroup {
-            group_id: "g".to_owned(),
+            group_id: terms.group_id.clone(),
             client: Client { id: format!("c{}", self.number), host: "/127.0.0.1".to_owned() },
             member_id: self.member_id.clone(),
             instance_id: self.instance_id.clone(),
-            session_timeout_ms: 6_000,
-            rebalance_timeout_ms: 8_000,
+            session_timeout_ms: terms.session_ms,
+            rebalance_timeout_ms: terms.rebalance_ms,
             protocol_type: "consumer".to_owned(),
             protocols: vec![("range".to_owned(), Bytes::from_static(b"\0\0\0\0\0\x01\0\x01t"))],
             fresh_id,
@@ -105,7 +114,7 @@ impl ClassicMember {
         })
     }
 
-    fn sync(&self, joined: &Joined) -> GroupRequest {
+    fn sync(&self, terms: &Terms, joined: &Joined) -> GroupRequest {
         let leads = joined.leader == joined.member_id && !joined.skip_assignment;
         let count = joined.members.len();
         let part = |place: usize| -> Bytes {
@@ -115,7 +124,7 @@ impl ClassicMember {
         let named = joined.members.iter().enumerate().filter(|_| leads);
         let assignments = named.map(|(at, member)| (member.member_id.clone(), part(at)));
         GroupRequest::Sync(SyncGroup {
-            group_id: "g".to_owned(),
+            group_id: terms.group_id.clone(),
             generation: joined.generation,
             member_id: joined.member_id.clone(),
             instance_id: self.instance_id.clone(),
@@ -125,16 +134,16 @@ impl ClassicMember {
         })
     }
 
-    fn heartbeat(&self) -> GroupRequest {
+    fn heartbeat(&self, terms: &Terms) -> GroupRequest {
         GroupRequest::Heartbeat(Heartbeat {
-            group_id: "g".to_owned(),
+            group_id: terms.group_id.clone(),
             generation: self.generation,
             member_id: self.member_id.clone(),
             instance_id: self.instance_id.clone(),
         })
     }
 
-    fn commit(&mut self, rng: &mut Rng) -> GroupRequest {
+    fn commit(&mut self, terms: &Terms, rng: &mut Rng) -> GroupRequest {
         for position in self.positions.values_mut() {
             *position += rng.below(5) as i64;
         }
@@ -147,7 +156,7 @@ impl ClassicMember {
             metadata: String::new(),
         };
         GroupRequest::CommitOffsets(CommitOffsets {
-            group_id: "g".to_owned(),
+            group_id: terms.group_id.clone(),
             generation_or_epoch: self.generation,
             member_id: self.member_id.clone(),
             instance_id: self.instance_id.clone(),
@@ -158,10 +167,10 @@ impl ClassicMember {
     }
 
     /// Says that it leaves, where that is possible.
-    pub fn farewell(&self) -> Option<GroupRequest> {
+    pub fn farewell(&self, terms: &Terms) -> Option<GroupRequest> {
         let members = vec![(self.member_id.clone(), None)];
         let is_in = !self.member_id.is_empty() && self.instance_id.is_none();
-        is_in.then(|| GroupRequest::Leave(LeaveGroup { group_id: "g".to_owned(), members }))
+        is_in.then(|| GroupRequest::Leave(LeaveGroup { group_id: terms.group_id.clone(), members }))
     }
 
     /// No answer came.
@@ -213,7 +222,7 @@ impl ClassicMember {
             GroupError::MemberIdRequired { member_id } => self.member_id = member_id,
             GroupError::UnknownMemberId => self.member_id.clear(),
             GroupError::IllegalGeneration | GroupError::RebalanceInProgress => {}
-            GroupError::NotCoordinator | GroupError::LoadInProgress => {
+            GroupError::NotCoordinator | GroupError::LoadInProgress | GroupError::NotAvailable => {
                 return Step::FindCoordinator;
             }
             GroupError::FencedInstanceId => return Step::Die,

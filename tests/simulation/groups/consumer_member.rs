@@ -11,7 +11,8 @@ use chronik_shards::model::{Offset, PartitionIndex};
 
 use super::checker::Checker;
 use super::coordinators::{PARTITIONS, TOPIC, TOPIC_ID};
-use super::run::{Step, WAIT_US};
+use super::run::Step;
+use super::terms::Terms;
 use crate::rng::Rng;
 
 /// One incarnation of a member.
@@ -68,14 +69,20 @@ impl ConsumerMember {
         self.owned.iter().copied()
     }
 
-    pub fn request(&mut self, rng: &mut Rng, checker: &Checker) -> (GroupRequest, u64) {
+    pub fn request(
+        &mut self,
+        terms: &Terms,
+        rng: &mut Rng,
+        checker: &Checker,
+    ) -> (GroupRequest, u64) {
+        let wait_us = terms.wait_us;
         let missing: Vec<i32> =
             self.owned.iter().copied().filter(|it| !self.positions.contains_key(it)).collect();
         if self.epoch > 0 && !missing.is_empty() && rng.one_in(2) {
-            return (self.fetch(missing, checker), WAIT_US);
+            return (self.fetch(terms, missing, checker), wait_us);
         }
-        if self.epoch > 0 && !self.positions.is_empty() && rng.one_in(3) {
-            return (self.commit(rng), WAIT_US);
+        if terms.commits && self.epoch > 0 && !self.positions.is_empty() && rng.one_in(3) {
+            return (self.commit(terms, rng), wait_us);
         }
         // It gives up what it was not told to have, after what it had to do with it.
         if self.owned.iter().any(|it| !self.assigned.contains(it)) && rng.one_in(2) {
@@ -83,10 +90,10 @@ impl ConsumerMember {
             self.positions.retain(|it, _| self.assigned.contains(it));
             self.must_tell = true;
         }
-        (self.heartbeat(rng), WAIT_US)
+        (self.heartbeat(terms, rng), wait_us)
     }
 
-    fn heartbeat(&self, rng: &mut Rng) -> GroupRequest {
+    fn heartbeat(&self, terms: &Terms, rng: &mut Rng) -> GroupRequest {
         let is_full = self.epoch == 0 || self.is_unsure;
         let tells = is_full || self.must_tell || rng.one_in(4);
         let partitions: Vec<PartitionIndex> =
@@ -98,13 +105,13 @@ impl ConsumerMember {
         // Some subscribe by name, some by expression.
         let by_name = self.number.is_multiple_of(2);
         GroupRequest::ConsumerHeartbeat(ConsumerHeartbeat {
-            group_id: "g".to_owned(),
+            group_id: terms.group_id.clone(),
             client: Client { id: format!("c{}", self.number), host: "/127.0.0.1".to_owned() },
             member_id: self.member_id.clone(),
             member_epoch: self.epoch,
             instance_id: self.instance_id.clone(),
             rack_id: None,
-            rebalance_timeout_ms: is_full.then_some(8_000),
+            rebalance_timeout_ms: is_full.then_some(terms.rebalance_ms),
             topics: (is_full && by_name).then(|| vec![TOPIC.to_owned()]),
             expression: (is_full && !by_name).then(|| "[a-t]".to_owned()),
             server_assignor: is_full.then(|| "uniform".to_owned()),
@@ -112,17 +119,17 @@ impl ConsumerMember {
         })
     }
 
-    fn fetch(&mut self, missing: Vec<i32>, checker: &Checker) -> GroupRequest {
+    fn fetch(&mut self, terms: &Terms, missing: Vec<i32>, checker: &Checker) -> GroupRequest {
         self.known = missing.iter().map(|it| (*it, checker.known(*it))).collect();
         let partitions = missing.into_iter().map(PartitionIndex).collect();
         GroupRequest::FetchOffsets(FetchOffsets {
-            group_id: "g".to_owned(),
+            group_id: terms.group_id.clone(),
             member: Some((self.member_id.clone(), self.epoch)),
             topics: Some(vec![(TOPIC.to_owned(), partitions)]),
         })
     }
 
-    fn commit(&mut self, rng: &mut Rng) -> GroupRequest {
+    fn commit(&mut self, terms: &Terms, rng: &mut Rng) -> GroupRequest {
         for position in self.positions.values_mut() {
             *position += rng.below(5) as i64;
         }
@@ -135,7 +142,7 @@ impl ConsumerMember {
             metadata: String::new(),
         };
         GroupRequest::CommitOffsets(CommitOffsets {
-            group_id: "g".to_owned(),
+            group_id: terms.group_id.clone(),
             generation_or_epoch: self.epoch,
             member_id: self.member_id.clone(),
             instance_id: self.instance_id.clone(),
@@ -146,8 +153,8 @@ impl ConsumerMember {
     }
 
     /// Says that it leaves: for good, or for a while if it is static.
-    pub fn farewell(&self) -> Option<GroupRequest> {
-        let GroupRequest::ConsumerHeartbeat(beat) = self.heartbeat(&mut Rng::new(0)) else {
+    pub fn farewell(&self, terms: &Terms) -> Option<GroupRequest> {
+        let GroupRequest::ConsumerHeartbeat(beat) = self.heartbeat(terms, &mut Rng::new(0)) else {
             return None;
         };
         let member_epoch = if self.instance_id.is_some() { -2 } else { -1 };
@@ -218,7 +225,7 @@ impl ConsumerMember {
                 Step::Next
             }
             GroupError::StaleMemberEpoch | GroupError::UnreleasedInstanceId => Step::Rest,
-            GroupError::NotCoordinator | GroupError::LoadInProgress => {
+            GroupError::NotCoordinator | GroupError::LoadInProgress | GroupError::NotAvailable => {
                 self.is_unsure = true;
                 Step::FindCoordinator
             }

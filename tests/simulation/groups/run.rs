@@ -5,19 +5,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use chronik_shards::machine::group::{GroupRequest, GroupResponse, Reply, Ticket};
 
 use super::checker::Checker;
-use super::classic_member::ClassicMember;
-use super::consumer_member::ConsumerMember;
 use super::coordinators::{Coordinators, Faults, PARTITIONS};
+use super::members::Member;
+use super::terms::Terms;
 use crate::rng::Rng;
 
 /// How long faults last.
 const FAULTS_US: u64 = 40_000_000;
 /// How long a group may take to be well afterwards: a ghost's time to join, a session, a rebalance.
 const HEALING_US: u64 = 50_000_000;
-/// How long a member waits for an answer.
-pub const WAIT_US: u64 = 2_000_000;
-/// How long it waits for the end of a phase.
-pub const WAIT_JOIN_US: u64 = 12_000_000;
 
 /// Something that is wrong on purpose.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -77,11 +73,6 @@ pub struct Outcome {
     pub trace: u64,
 }
 
-enum Member {
-    Classic(ClassicMember),
-    Consumer(ConsumerMember),
-}
-
 /// A place for one member after the other.
 struct Slot {
     member: Option<Member>,
@@ -124,6 +115,7 @@ pub struct Run {
     rng: Rng,
     now: u64,
     is_classic: bool,
+    terms: Terms,
     happenings: BTreeMap<(u64, u64), Happening>,
     next_happening: u64,
     coordinators: Coordinators,
@@ -148,6 +140,7 @@ impl Run {
             rng: Rng::new(seed),
             now: 0,
             is_classic: seed.is_multiple_of(2),
+            terms: Terms::default(),
             happenings: BTreeMap::new(),
             next_happening: 0,
             coordinators: Coordinators::new(faults),
@@ -268,10 +261,7 @@ impl Run {
 
     fn start(&mut self, slot: usize) {
         let is_static = self.slots[slot].is_static;
-        let member = match self.is_classic {
-            true => Member::Classic(ClassicMember::new(slot as u8, is_static)),
-            false => Member::Consumer(ConsumerMember::new(slot as u8, is_static, &mut self.rng)),
-        };
+        let member = Member::new(self.is_classic, slot as u8, is_static, &mut self.rng);
         self.slots[slot].member = Some(member);
         self.next_turn(slot, 0);
     }
@@ -291,16 +281,10 @@ impl Run {
         }
         let Some(member) = &mut place.member else { return };
         if place.waits_for.take().is_some() {
-            let step = match member {
-                Member::Classic(member) => member.timed_out(),
-                Member::Consumer(member) => member.timed_out(),
-            };
+            let step = member.timed_out();
             return self.step(slot, step);
         }
-        let (request, wait_us) = match member {
-            Member::Classic(member) => member.request(&mut self.rng, &self.checker),
-            Member::Consumer(member) => member.request(&mut self.rng, &self.checker),
-        };
+        let (request, wait_us) = member.request(&self.terms, &mut self.rng, &self.checker);
         let ticket = self.send(slot, request);
         self.slots[slot].waits_for = Some(ticket);
         self.next_turn(slot, wait_us);
@@ -348,10 +332,7 @@ impl Run {
         let place = &mut self.slots[slot];
         place.waits_for = None;
         let Some(member) = &mut place.member else { return };
-        let step = match member {
-            Member::Classic(member) => member.answer(response, &mut self.checker),
-            Member::Consumer(member) => member.answer(response, &mut self.checker),
-        };
+        let step = member.answer(response, &mut self.checker);
         self.step(slot, step);
     }
 
@@ -390,11 +371,8 @@ impl Run {
         match self.rng.below(5) {
             0 if self.slots[slot].member.is_some() => {
                 self.seen(Event::Crash);
-                let farewell = match &self.slots[slot].member {
-                    Some(Member::Classic(member)) => member.farewell(),
-                    Some(Member::Consumer(member)) => member.farewell(),
-                    None => None,
-                };
+                let member = self.slots[slot].member.as_ref();
+                let farewell = member.and_then(|member| member.farewell(&self.terms));
                 if let Some(request) = farewell.filter(|_| self.rng.one_in(2)) {
                     self.seen(Event::Farewell);
                     self.send(slot, request);
@@ -440,18 +418,10 @@ impl Run {
         let mut generations = BTreeSet::new();
         let mut places = Vec::new();
         for (slot, place) in self.slots.iter().enumerate() {
-            match place.member.as_ref().expect("everybody is back") {
-                Member::Classic(member) => {
-                    assert!(member.is_settled(), "member {slot} is not settled");
-                    generations.insert(member.generation());
-                    places.extend(member.parts());
-                }
-                Member::Consumer(member) => {
-                    assert!(member.is_settled(), "member {slot} is not settled");
-                    generations.insert(member.epoch());
-                    places.extend(member.parts());
-                }
-            }
+            let member = place.member.as_ref().expect("everybody is back");
+            assert!(member.is_settled(), "member {slot} is not settled");
+            generations.insert(member.generation());
+            places.extend(member.parts());
         }
         assert_eq!(generations.len(), 1, "members are in generations {generations:?}");
         places.sort_unstable();

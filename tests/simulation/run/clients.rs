@@ -261,13 +261,23 @@ pub fn check_clean(key: ReplicaKey, first_dirty: Offset, log: &[Seen]) -> Result
     Ok(())
 }
 
-/// The whole of a partition as a consumer reads it, fetch by fetch.
+/// The whole of a partition as a consumer reads it.
 pub fn whole(node: &mut Node, key: ReplicaKey) -> Result<(Offset, Offset, Vec<Seen>), Breach> {
+    let (log_start, high_watermark, batches) = whole_batches(node, key)?;
+    let log = batches.iter().map(seen).collect::<Result<_, _>>()?;
+    Ok((log_start, high_watermark, log))
+}
+
+/// The batches of a partition, fetch by fetch.
+pub fn whole_batches(
+    node: &mut Node,
+    key: ReplicaKey,
+) -> Result<(Offset, Offset, Vec<StoredBatch>), Breach> {
     let owner = node.owner(key);
     let info = node.shards[owner].machine.info(key);
     let info = info.ok_or_else(|| format!("{key} is not open"))?;
     let mut at = info.log_start_offset;
-    let mut log: Vec<Seen> = Vec::new();
+    let mut log: Vec<StoredBatch> = Vec::new();
     while at < info.high_watermark {
         let fetched = node.fetch(key, at, 10_000);
         let (_, _, batches) =
@@ -275,11 +285,11 @@ pub fn whole(node: &mut Node, key: ReplicaKey) -> Result<(Offset, Offset, Vec<Se
         if batches.is_empty() {
             return Err(format!("{key}: nothing at {at} below {}", info.high_watermark));
         }
-        for batch in &batches {
-            let seen = seen(batch)?;
-            at = at.max(seen.end);
-            if log.last().is_none_or(|last| last.base_offset < seen.base_offset) {
-                log.push(seen);
+        for batch in batches {
+            at = at.max(batch.end_offset());
+            let base_offset = batch.header.base_offset;
+            if log.last().is_none_or(|last| last.header.base_offset < base_offset) {
+                log.push(batch);
             }
         }
     }
