@@ -312,10 +312,23 @@ impl ShardMachine {
         }
         let (key, leads) = (partition.key, partition.leads());
         self.end_coordinator(now, &key, out);
+        self.refuse_waiting(&key, out);
         if leads && self.life == Life::Running {
             self.begin_coordinator(slot, VecDeque::new(), out);
         }
         self.coordinators.look_ahead();
+    }
+
+    /// Who waits for room asked the coordinator that was. Served by a later one of the same shard, a commit could come
+    /// behind those that another node has acknowledged meanwhile.
+    fn refuse_waiting(&mut self, key: &ReplicaKey, out: &mut Vec<Effect>) {
+        for waiting in std::mem::take(&mut self.coordinators.waiting) {
+            if waiting.key == *key {
+                refuse(waiting.ticket, waiting.request, &GroupError::NotCoordinator, out);
+            } else {
+                self.coordinators.waiting.push_back(waiting);
+            }
+        }
     }
 
     /// The shard does not coordinate a partition any more: whoever waits is to look for the next coordinator.
