@@ -34,7 +34,7 @@ const ROUNDS: usize = 3;
 /// How much there is to be compacted, in all topics together, and how long the producer is watched alone each time.
 fn size() -> (u64, u64, Duration) {
     if is_full() {
-        return (1 << 30, 64 << 20, Duration::from_secs(10));
+        return (1 << 30, 128 << 20, Duration::from_secs(10));
     }
     (8 << 20, 1 << 20, Duration::from_millis(300))
 }

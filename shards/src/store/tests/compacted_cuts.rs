@@ -6,7 +6,6 @@ use crate::format::compacted_batch;
 use crate::format::compression::Codec;
 use crate::format::record_batch::StoredBatch;
 use crate::format::sample_batch::SampleBatch;
-use crate::format::wal_entry::WalEntry;
 use crate::machine::effect::{StoreJob, StoreReply};
 use crate::model::{LeaderEpoch, Offset};
 use crate::store::disk::{Disk, OpenMode};
