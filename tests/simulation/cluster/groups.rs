@@ -215,8 +215,12 @@ impl World {
         };
         let repeated = found.repeatable.take();
         if found.waits_for.take().is_some() {
-            if let Some((request, wait_us)) = repeated.filter(|_| self.rng.one_in(2)) {
+            if let Some((mut request, wait_us)) = repeated.filter(|_| self.rng.one_in(2)) {
                 self.note(Event::GroupRequestRepeated);
+                // The bytes are the same; what the node adds to each request is not.
+                if let GroupRequest::Join(join) = &mut request {
+                    join.fresh_id[..8].copy_from_slice(&self.rng.next().to_be_bytes());
+                }
                 return self.ask(group, place, request, wait_us);
             }
             let step = member.timed_out();
