@@ -190,7 +190,13 @@ impl World {
                 if let Some((batch, _)) = producer.unacked.take_if(|_| repeats.is_none()) {
                     producer.last = Some((batch, id, base));
                 }
-                if repeats.is_some_and(|original| original != base) {
+                // A replica that began where the log starts does not know who wrote below alone.
+                let is_forgotten = |original: &Offset| *original < appended.log_start_offset;
+                if let Some((_, _, original)) = &mut producer.last
+                    && repeats.as_ref().is_some_and(is_forgotten)
+                {
+                    *original = base;
+                } else if repeats.is_some_and(|original| original != base) {
                     return Err(format!("{key}: batch {id} was at {repeats:?}, is at {base}"));
                 }
                 self.trace(|| format!("{key}: batch {id} is acknowledged at {base}"));
