@@ -120,7 +120,7 @@ pub struct EmbeddedCluster {
 impl EmbeddedCluster {
     /// Starts `count` nodes, each as [`EmbeddedNode::start`] does. Topics have a replica on each of up to three nodes
     /// unless their creator says otherwise, and need all but one of them in sync. The nodes share out the CPUs, unless
-    /// `flags` say how many shards a node has ([`share_of_cpus`]).
+    /// `flags` say how many shards a node has.
     ///
     /// # Errors
     /// [`EmbeddedError`].

@@ -1,7 +1,7 @@
 //! The HTTP of the metrics listener: one thread, a few connections, one answer each.
 //!
 //! A connection brings one request of at most [`HEAD_BYTES_MAX`], gets one answer, and is closed. It has
-//! [`REQUEST_TIME`] to ask and [`ANSWER_TIME`] to take the answer. There are [`CONNECTIONS_MAX`] of them at most: one
+//! `REQUEST_TIME` to ask and `ANSWER_TIME` to take the answer. There are [`CONNECTIONS_MAX`] of them at most: one
 //! more takes the place of the one that has said nothing for longest, so that such keep nobody out. What a client sends
 //! can end nothing but its own connection.
 //!

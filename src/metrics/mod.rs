@@ -3,8 +3,8 @@
 //! A thread of its own, which stands back from the shards (`nice`), takes requests ([`http`]), asks every shard, and
 //! writes the text. Shards are asked through the inbox that the control thread tells them metadata by; each looks at
 //! itself in short steps with rests between them ([`watch`]), and has one question at a time. So a scrape takes no lock,
-//! waits for no peer, and costs a shard what its steps cost, however many ask: scrapes within [`FRESH`] of each other
-//! get the same text. A shard that does not answer within [`PATIENCE`] is left out and counted.
+//! waits for no peer, and costs a shard what its steps cost, however many ask: scrapes within `FRESH` of each other
+//! get the same text. A shard that does not answer within `PATIENCE` is left out and counted.
 //!
 //! Series by group, topic or partition are bounded by [`MetricsLimits`]; the rest are as many as there are shards, APIs
 //! and error codes.

@@ -1,6 +1,6 @@
 //! What a shard's thread does for a scrape: it looks at itself, a bounded step at a time, with a rest after each.
 //!
-//! A step takes some tens of microseconds, whatever there is to look at: [`STEP`] partitions, groups or offsets (and
+//! A step takes some tens of microseconds, whatever there is to look at: `STEP` partitions, groups or offsets (and
 //! the offsets that a group has in one topic, or the partitions of one topic, are not torn apart). So a hundred
 //! thousand partitions on a shard are looked at in a hundred steps, in a tenth of a second of which the shard gives a
 //! small part. Questions about partitions of other shards go over the mesh as everybody's do, one at a time.
