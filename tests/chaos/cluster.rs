@@ -24,6 +24,8 @@ use crate::support::replicated::{await_agreement, await_in_sync, create_replicat
 use crate::support::{unique, wait_within};
 
 const ROUNDS: usize = 5;
+/// Until a loss is found. A round may find none: what was acknowledged last had just been written by whoever leads next.
+const LOSS_ROUNDS_MAX: usize = 20;
 const PARTITIONS: usize = 6;
 const SHARDS_MAX: usize = 3;
 
@@ -62,7 +64,7 @@ fn what_all_replicas_acknowledge_before_the_flush_is_found_to_be_lost() {
     // disks get everything so late that there is always something that none of them has.
     let config = [SEGMENT_BYTES, ("flush.messages", "9223372036854775807"), ("flush.ms", "60000")];
     let options = ClusterOptions::default().profile("commit_linger_us = 300000");
-    let campaign = || campaign(3, Some(Fault::KillAll), 1, options, &config);
+    let campaign = || campaign(LOSS_ROUNDS_MAX, Some(Fault::KillAll), 1, options, &config);
     let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(campaign));
     let panic = outcome.expect_err("records that were never flushed survived kill -9 of all nodes");
     let reason = panic.downcast_ref::<String>().map_or("", String::as_str);
