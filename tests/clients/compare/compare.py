@@ -13,6 +13,9 @@ from probes import NOW, PROBES
 from probes_of_clusters import PROBES as PROBES_OF_CLUSTERS
 from wire import Closed
 
+# How often a question is put to Kafka again whose answer differs.
+KAFKA_ASKED_AGAIN = 2
+
 
 def main():
     kafka, chronik = (Client(address, f"compare-{NOW:x}-{at}") for at, address in enumerate(sys.argv[1:3]))
@@ -23,6 +26,12 @@ def main():
         if not only.search(name):
             continue
         expected, got = answer(kafka, run), answer(chronik, run)
+        # Threads of Kafka hear of a new topic one after the other, and some answers depend on who has: one of them
+        # must be ours. Chronik is asked once.
+        for _ in range(KAFKA_ASKED_AGAIN if name not in INTENDED else 0):
+            if expected == got:
+                break
+            expected = answer(kafka, run)
         problem = None
         reason = ""
         if name in INTENDED:
