@@ -5,7 +5,8 @@
 //! in that version, closes its connection, as clients expect who did not ask ApiVersions first.
 //!
 //! Invariants: `acks=0` is never answered · an error is never answered as success · what a request
-//! changes is applied on this shard before its answer leaves.
+//! changes is applied on this shard before its answer leaves · what the control thread told this shard before
+//! a request came is known to it.
 
 mod alter_configs;
 mod alter_partition_reassignments;
@@ -92,7 +93,7 @@ const PLAIN_REQUEST_BYTES_MAX: usize = 4 << 20;
 
 /// How long the answer to a change waits for the other nodes, at most. A node that was killed a moment ago is
 /// fenced before that.
-const SPREAD_PATIENCE: Duration = Duration::from_secs(1);
+const SPREAD_PATIENCE: Duration = Duration::from_secs(5);
 
 /// How long a request may wait for the controller when the node has begun to stop: a controller that is there takes
 /// much less.
@@ -186,7 +187,7 @@ impl Handlers {
     }
 
     /// Returns when the other nodes that are there know what this shard knows of the metadata, so that a client
-    /// may go on with any of them; or after `timeout_ms` and [`SPREAD_PATIENCE`]: what was changed stays changed.
+    /// may go on with any of them; or after `timeout_ms` or [`SPREAD_PATIENCE`]: what was changed stays changed.
     async fn spread(&self, timeout_ms: i32) {
         let patience = Duration::from_millis(u64::try_from(timeout_ms).unwrap_or(0));
         let index = self.metadata.borrow().image().applied();
@@ -347,6 +348,7 @@ impl Dispatcher for KafkaDispatcher {
             }
         }
         handlers.counts.came(api);
+        handlers.shard.take_events();
         match api {
             ApiKey::Produce => match produce::dispatch(handlers, frame).await {
                 Ok(settled) => Dispatched::Respond(Box::pin(settled)),

@@ -4,7 +4,7 @@
 //! in order right after, and none of them calls back into the machine: they fill slots, push
 //! messages and raise signals.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::HashMap;
 use std::future::Future;
 use std::hash::BuildHasherDefault;
@@ -117,6 +117,14 @@ pub(super) struct Core {
     commits_begun: CommitsBegun,
     /// Whoever waits for coordinators on other shards, by number.
     pub(super) group_waits: RefCell<Places<Slot<GroupResponse>>>,
+    /// What takes them holds this core in turn.
+    events: OnceCell<Weak<dyn TakeEvents>>,
+}
+
+/// What takes the control thread's events.
+pub(super) trait TakeEvents {
+    /// Takes all that have come and returns how many there were.
+    fn take(&self) -> usize;
 }
 
 /// What a core is made of.
@@ -166,7 +174,22 @@ impl Core {
             report: RefCell::new(ShardReport { shard: parts.id, ..Default::default() }),
             group_waits: RefCell::default(),
             commits_begun: CommitsBegun::default(),
+            events: OnceCell::new(),
         })
+    }
+
+    /// Says who takes the control thread's events. Once.
+    pub(super) fn take_events_with(&self, events: Weak<dyn TakeEvents>) {
+        assert!(self.events.set(events).is_ok(), "a shard has one front");
+    }
+
+    /// Takes what the control thread has sent so far and returns how much there was.
+    pub(super) fn take_events(&self) -> usize {
+        let taken = self.events.get().and_then(Weak::upgrade).map_or(0, |events| events.take());
+        if taken > 0 {
+            self.count(|report| report.messages += taken as u64);
+        }
+        taken
     }
 
     /// Gives the machine one input and performs what comes of it.
@@ -484,18 +507,22 @@ impl Core {
 
 impl CommitSource for Core {
     fn next_commit(&self) -> Option<Commit> {
-        let commit = self.drive(|machine, now, out| machine.next_commit(now, out))?;
-        self.commits_begun.begin(commit.lsn, self.clock.now().monotonic);
-        Some(commit)
+        self.drive(|machine, now, out| {
+            let commit = machine.next_commit(now, out)?;
+            self.commits_begun.begin(commit.lsn, now.monotonic);
+            Some(commit)
+        })
     }
 
     fn commit_written(&self, lsn: Lsn, bytes: usize) {
-        let micros = self.commits_begun.end(lsn, self.clock.now().monotonic);
-        self.count(|report| {
-            report.commit_times.add(micros);
-            report.commits += 1;
-            report.commit_bytes += bytes as u64;
+        self.drive(|machine, now, out| {
+            let micros = self.commits_begun.end(lsn, now.monotonic);
+            self.count(|report| {
+                report.commit_times.add(micros);
+                report.commits += 1;
+                report.commit_bytes += bytes as u64;
+            });
+            machine.commit_written(now, lsn, out);
         });
-        self.drive(|machine, now, out| machine.commit_written(now, lsn, out));
     }
 }

@@ -57,6 +57,12 @@ impl ShardHandle {
         self.core.clock.now()
     }
 
+    /// Takes what the control thread has sent so far. Without it a request could be served from metadata that are
+    /// older than what its client was told elsewhere: a busy shard may find the request before the events.
+    pub fn take_events(&self) {
+        self.core.take_events();
+    }
+
     /// Hands a request over and returns the answer to come. Waits for room only, in line; nothing
     /// is waited for when the shard is this one.
     pub(super) async fn ask(&self, shard: ShardId, request: Request) -> Answer {

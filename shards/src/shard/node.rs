@@ -8,14 +8,14 @@ use std::cell::RefCell;
 use std::future::Future;
 use std::io;
 use std::path::PathBuf;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, unbounded};
 use glommio::ExecutorJoinHandle;
 
-use super::core::{Clock, Core, Parts, Port};
+use super::core::{Clock, Core, Parts, Port, TakeEvents};
 use super::handle::ShardHandle;
 use super::request::{Reply, Request};
 use crate::format::wal::file_name;
@@ -182,16 +182,22 @@ struct Seat<T> {
     store: StoreQueue,
     pace: Pace,
     files: WalFilePreparer,
-    inboxes: Inboxes<T>,
+    events: Inbox<T>,
+    inboxes: Inboxes,
     milestones: Sender<Milestone>,
 }
 
-/// Everything that comes to a shard from threads that are no shards.
-struct Inboxes<T> {
+/// What comes to a shard from threads that are no shards, but for the control thread.
+struct Inboxes {
     commands: Inbox<Command>,
-    control: Inbox<T>,
     store: Inbox<StoreReply>,
     files: Inbox<Prepared>,
+}
+
+/// The control thread's events, and the front that takes them.
+struct Events<T, C> {
+    inbox: Inbox<T>,
+    take: RefCell<C>,
 }
 
 /// Starts a node and returns when every shard serves.
@@ -260,9 +266,9 @@ where
                 store,
                 pace: plan.pace,
                 files,
+                events: control_inbox,
                 inboxes: Inboxes {
                     commands: command_inbox,
-                    control: control_inbox,
                     store: store_inbox,
                     files: files_inbox,
                 },
@@ -373,13 +379,16 @@ where
         // Whoever started the node may have given up on it.
         let _ = milestones.send(milestone);
     };
-    let (core, ears, inboxes, queues) = match build(seat).await {
+    let (core, ears, events, inboxes, queues) = match build(seat).await {
         Ok(built) => built,
         Err(error) => return say(Milestone::Started(Err(error))),
     };
     let (on_event, main) = front(ShardHandle::new(Rc::clone(&core)));
+    // Held here until the shard ends.
+    let events = Rc::new(Events { inbox: events, take: RefCell::new(on_event) });
+    core.take_events_with(Rc::downgrade(&events) as Weak<dyn TakeEvents>);
     let tasks: [std::pin::Pin<Box<dyn Future<Output = ()>>>; 4] = [
-        Box::pin(listen(Rc::clone(&core), ears, inboxes, queues, on_event)),
+        Box::pin(listen(Rc::clone(&core), ears, inboxes, queues)),
         Box::pin(Rc::clone(&core.port).ring()),
         Box::pin(Rc::clone(&core).keep_time()),
         Box::pin(Rc::clone(&core.wal).run(Rc::clone(&core), queues.urgent)),
@@ -407,7 +416,7 @@ where
     core.wal.close().await;
 }
 
-async fn build<T>(seat: Seat<T>) -> io::Result<(Rc<Core>, Ears, Inboxes<T>, TaskQueues)> {
+async fn build<T>(seat: Seat<T>) -> io::Result<(Rc<Core>, Ears, Inbox<T>, Inboxes, TaskQueues)> {
     let id = seat.mesh.id();
     let queues = TaskQueues::create();
     let directory = wal_dir(&seat.data_dir, id);
@@ -433,19 +442,12 @@ async fn build<T>(seat: Seat<T>) -> io::Result<(Rc<Core>, Ears, Inboxes<T>, Task
         data_dir: seat.data_dir,
         peer_frame_bytes_max: seat.peer_frame_bytes_max,
     });
-    Ok((core, ears, seat.inboxes, queues))
+    Ok((core, ears, seat.events, seat.inboxes, queues))
 }
 
 /// Takes everything that other threads send, for ever.
-async fn listen<T>(
-    core: Rc<Core>,
-    ears: Ears,
-    inboxes: Inboxes<T>,
-    queues: TaskQueues,
-    on_event: impl FnMut(T),
-) {
-    let on_event = RefCell::new(on_event);
-    let take_inboxes = || inboxes.take(&core, queues, &mut *on_event.borrow_mut());
+async fn listen(core: Rc<Core>, ears: Ears, inboxes: Inboxes, queues: TaskQueues) {
+    let take_inboxes = || core.take_events() + inboxes.take(&core, queues);
     let port: &Port = &core.port;
     let mut listener = ears.listen();
     loop {
@@ -466,14 +468,21 @@ async fn listen<T>(
     }
 }
 
-impl<T> Inboxes<T> {
-    /// Empties all inboxes and returns how much there was.
-    fn take(&self, core: &Rc<Core>, queues: TaskQueues, on_event: &mut impl FnMut(T)) -> usize {
+impl<T, C: FnMut(T)> TakeEvents for Events<T, C> {
+    fn take(&self) -> usize {
         let mut taken = 0;
-        while let Some(event) = self.control.try_take() {
-            on_event(event);
+        while let Some(event) = self.inbox.try_take() {
+            (self.take.borrow_mut())(event);
             taken += 1;
         }
+        taken
+    }
+}
+
+impl Inboxes {
+    /// Empties all inboxes and returns how much there was.
+    fn take(&self, core: &Rc<Core>, queues: TaskQueues) -> usize {
+        let mut taken = 0;
         while let Some(reply) = self.store.try_take() {
             core.store.flush();
             let replaced = match &reply {

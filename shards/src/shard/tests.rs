@@ -341,6 +341,33 @@ fn offsets_are_found_by_end_and_by_time_in_segments_and_memory() {
 }
 
 #[test]
+fn what_the_control_thread_has_sent_is_there_for_who_takes_it_before_the_shard_hears_of_it() {
+    let data = tempfile::tempdir().unwrap();
+    let (results, outcome) = unbounded();
+    let (stands, still) = unbounded();
+    let (sent, waits) = unbounded();
+    let node = start(spec(data.path(), 1), move |handle: ShardHandle| {
+        let opening = handle.clone();
+        let main = async move {
+            // The thread stands still, so nothing but the call below can have taken the event.
+            stands.send(()).unwrap();
+            waits.recv().unwrap();
+            let before = handle.has_partition(key(0));
+            handle.take_events();
+            results.send((before, handle.has_partition(key(0)))).unwrap();
+            handle.stopping().await;
+        };
+        (move |partition| open(&opening, partition), main)
+    })
+    .unwrap();
+    still.recv().unwrap();
+    node.control()[0].send(0).unwrap();
+    sent.send(()).unwrap();
+    assert_eq!(outcome.recv().unwrap(), (false, true));
+    node.stop(GRACE, &mut |_| {});
+}
+
+#[test]
 fn missing_wal_file_is_an_error_of_the_start() {
     let data = tempfile::tempdir().unwrap();
     let mut spec = spec(data.path(), 2);
