@@ -24,8 +24,6 @@ use crate::support::replicated::{await_agreement, await_in_sync, create_replicat
 use crate::support::{unique, wait_within};
 
 const ROUNDS: usize = 5;
-/// Until a loss is found. A round may find none: what was acknowledged last had just been written by whoever leads next.
-const LOSS_ROUNDS_MAX: usize = 20;
 const PARTITIONS: usize = 6;
 const SHARDS_MAX: usize = 3;
 
@@ -42,7 +40,7 @@ const SEGMENT_BYTES: (&str, &str) = ("segment.bytes", "1000000");
 fn no_fault_loses_or_doubles_what_all_in_sync_replicas_acknowledged() {
     let seed = Random::seed_from_env("CHRONIK_CHAOS_SEED");
     let options = ClusterOptions::default();
-    campaign(chosen_rounds(), chosen_fault(), seed, options, &[SEGMENT_BYTES]);
+    campaign(chosen_rounds(), chosen_fault(), seed, options);
 }
 
 fn chosen_rounds() -> usize {
@@ -59,34 +57,31 @@ fn chosen_fault() -> Option<Fault> {
 }
 
 #[test]
-fn what_all_replicas_acknowledge_before_the_flush_is_found_to_be_lost() {
-    // The proof that the other test can fail: a topic may trade durability away, and the same checks must notice. The
-    // disks get everything so late that there is always something that none of them has.
-    let config = [SEGMENT_BYTES, ("flush.messages", "9223372036854775807"), ("flush.ms", "60000")];
-    let options = ClusterOptions::default().profile("commit_linger_us = 300000");
-    let campaign = || campaign(LOSS_ROUNDS_MAX, Some(Fault::KillAll), 1, options, &config);
+fn what_disks_lie_about_is_found_to_be_lost() {
+    // The proof that the other test can fail: the same checks must notice when acknowledged records are on no disk.
+    let campaign = || campaign(3, Some(Fault::LyingDisks), 1, ClusterOptions::default());
     let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(campaign));
-    let panic = outcome.expect_err("records that were never flushed survived kill -9 of all nodes");
+    let panic = outcome.expect_err("records that are on no disk were not missed");
     let reason = panic.downcast_ref::<String>().map_or("", String::as_str);
-    let is_loss =
-        ["acknowledged and not there", " was due", "the log was", "a client failed", "a probe"];
+    let is_loss = [
+        "acknowledged and not there",
+        " was due",
+        "seen at offset",
+        "the log was",
+        "a client failed",
+        "a probe",
+    ];
     let reason = panic.downcast_ref::<&str>().copied().unwrap_or(reason);
     assert!(is_loss.iter().any(|known| reason.contains(known)), "{reason}");
 }
 
-fn campaign(
-    rounds: usize,
-    only: Option<Fault>,
-    seed: u64,
-    options: ClusterOptions,
-    config: &[(&str, &str)],
-) {
+fn campaign(rounds: usize, only: Option<Fault>, seed: u64, options: ClusterOptions) {
     println!("chaos: {rounds} rounds in a cluster, CHRONIK_CHAOS_SEED={seed}");
     let mut random = Random::new(seed);
     let shards: Vec<u16> = (0..3).map(|_| random.between(1, SHARDS_MAX) as u16).collect();
     let mut cluster = ClusterOptions { shards, links: true, ..options }.start();
     let topic = unique("chaos");
-    create_replicated(&mut cluster.client(1), &topic, PARTITIONS as i32, 3, config);
+    create_replicated(&mut cluster.client(1), &topic, PARTITIONS as i32, 3, &[SEGMENT_BYTES]);
     await_agreement(&cluster, &topic, PARTITIONS);
 
     let scene = &Scene::new(&cluster, &topic, PARTITIONS);

@@ -2,13 +2,11 @@
 
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use bytes::Bytes;
 use chronik_protocol::ErrorCode;
-use chronik_shards::format::wal::{COMMIT_HEADER_BYTES, Scanned, Scanner, parse_file_name};
+use chronik_shards::format::wal::COMMIT_HEADER_BYTES;
 use chronik_shards::format::wal_entry::WalEntry;
-use chronik_shards::model::ShardId;
 
 use crate::support::batch::{Batch, Record};
 use crate::support::requests::{
@@ -16,53 +14,18 @@ use crate::support::requests::{
 };
 use crate::support::server::Server;
 use crate::support::unique;
+use crate::support::wal::{self, FoundCommit};
 
-/// A commit in a WAL file that holds records.
-struct Found {
-    path: PathBuf,
-    position: u64,
-    padded_bytes: u64,
-    lsn: u64,
-    /// Values of the records, in order; they are text.
-    text: String,
-}
-
-/// All commits with batches of all WAL files, by LSN. One shard only: LSNs of several do not compare.
-fn commits(data_dir: &Path) -> Vec<Found> {
-    let directory = data_dir.join("shards/0/wal");
-    let mut found = Vec::new();
-    for entry in fs::read_dir(&directory).expect("a WAL directory") {
-        let path = entry.unwrap().path();
-        let Some(seq) = parse_file_name(path.file_name().unwrap().to_str().unwrap()) else {
-            continue;
-        };
-        let file = File::open(&path).unwrap();
-        let bytes = file.metadata().unwrap().len();
-        let mut scanner = Scanner::new(ShardId(0), seq, bytes, |position, buffer: &mut [u8]| {
-            file.read_exact_at(buffer, position)
-        });
-        while let Some(scanned) = scanner.next_commit().unwrap() {
-            let Scanned::Commit { header, payload } = scanned else { panic!("damaged already") };
-            let payload: Bytes = payload;
-            let entries =
-                chronik_shards::format::wal::decode_entries(&payload, header.entry_count).unwrap();
-            if entries.iter().any(|entry| matches!(entry, WalEntry::Batch { .. })) {
-                found.push(Found {
-                    path: path.clone(),
-                    position: header.position,
-                    padded_bytes: header.padded_bytes(),
-                    lsn: header.lsn.0,
-                    text: String::from_utf8_lossy(&payload).into_owned(),
-                });
-            }
-        }
-    }
-    found.sort_by_key(|found| found.lsn);
+/// All commits with records of a server with one shard.
+fn commits(data_dir: &Path) -> Vec<FoundCommit> {
+    let mut found = wal::commits(data_dir, 0);
+    let is_batch = |entry: &WalEntry| matches!(entry, WalEntry::Batch { .. });
+    found.retain(|commit| commit.entries.iter().any(is_batch));
     found
 }
 
 /// Flips one bit in the first record of the commit.
-fn flip(found: &Found) {
+fn flip(found: &FoundCommit) {
     let file = File::options().read(true).write(true).open(&found.path).unwrap();
     let position = found.position + COMMIT_HEADER_BYTES as u64 + 28 + 61 + 8;
     let mut byte = [0];
@@ -88,9 +51,10 @@ fn killed_with_records() -> (Server, String) {
     (server, topic)
 }
 
-fn with_value(commits: &[Found], n: usize) -> &Found {
+fn with_value(commits: &[FoundCommit], n: usize) -> &FoundCommit {
     let text = format!("value-{n:04}");
-    let mut matching = commits.iter().filter(|found| found.text.contains(&text));
+    let mut matching =
+        commits.iter().filter(|found| String::from_utf8_lossy(&found.payload).contains(&text));
     matching.next_back().unwrap_or_else(|| panic!("no commit holds {text}"))
 }
 

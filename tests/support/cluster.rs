@@ -379,17 +379,23 @@ impl Cluster {
 
     /// `kill -9`, of a frozen one as well.
     pub fn kill9(&mut self, id: i32) {
-        let mut process = self.node_mut(id).process.take().expect("a node that runs");
-        self.node_mut(id).is_frozen = false;
-        process.kill().expect("a process of ours");
-        let status = process.wait().expect("a child to wait for");
-        let said = || tail(&self.stderr(id));
-        assert_eq!(
-            status.signal(),
-            Some(libc::SIGKILL),
-            "it ended by itself: {status}\n{}",
-            said()
-        );
+        self.kill9_at_once(&[id]);
+    }
+
+    /// `kill -9` of several: none has time to go on while another one ends.
+    pub fn kill9_at_once(&mut self, ids: &[i32]) {
+        let mut killed = Vec::new();
+        for id in ids {
+            let mut process = self.node_mut(*id).process.take().expect("a node that runs");
+            self.node_mut(*id).is_frozen = false;
+            process.kill().expect("a process of ours");
+            killed.push((*id, process));
+        }
+        for (id, mut process) in killed {
+            let status = process.wait().expect("a child to wait for");
+            let is_killed = status.signal() == Some(libc::SIGKILL);
+            assert!(is_killed, "node {id} ended by itself: {status}\n{}", tail(&self.stderr(id)));
+        }
     }
 
     /// SIGSTOP: the process does nothing, its connections stay.

@@ -15,6 +15,7 @@ pub mod random;
 pub mod replicated;
 pub mod requests;
 pub mod server;
+pub mod wal;
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};

@@ -6,6 +6,7 @@ use super::probe::Course;
 use crate::support::cluster::Cluster;
 use crate::support::links::Way;
 use crate::support::random::Random;
+use crate::support::wal::forget_last_commits;
 
 /// Longer than a node's silence takes to be noticed, and its partitions to be led by others.
 const FROZEN_MS: (usize, usize) = (1500, 4000);
@@ -17,6 +18,9 @@ const SLOW_MS: (usize, usize) = (5, 60);
 const SLOW_STOP: Duration = Duration::from_secs(1);
 
 const SHARDS_MAX: usize = 4;
+
+/// More than are under way at once.
+const FORGOTTEN_COMMITS: usize = 10;
 
 /// One kind of fault. Those of a node are mostly the leader's that is named, and sometimes another's.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -46,6 +50,8 @@ pub enum Fault {
     KillLeader,
     /// Likewise.
     StopLeader,
+    /// All nodes, on disks that have not got what they said they had. Nobody can stand that.
+    LyingDisks,
 }
 
 /// What there is to draw from.
@@ -99,6 +105,13 @@ pub fn inflict(
         Fault::KillOne => kill(cluster, &[victim], random, course),
         Fault::KillTwo => kill(cluster, &[victim, others[random.below(2)]], random, course),
         Fault::KillAll => kill(cluster, &[victim, others[0], others[1]], random, course),
+        Fault::LyingDisks => {
+            cluster.kill9_at_once(&[1, 2, 3]);
+            for id in cluster.ids() {
+                forget_last_commits(&cluster.data_dir(id), FORGOTTEN_COMMITS);
+            }
+            back(cluster, &[1, 2, 3], course);
+        }
         Fault::OtherShards => {
             cluster.set_shards(victim, random.between(1, SHARDS_MAX) as u16);
             kill(cluster, &[victim], random, course);
@@ -156,7 +169,7 @@ pub fn inflict(
 }
 
 fn kill(cluster: &mut Cluster, victims: &[i32], random: &mut Random, course: &mut Course<'_, '_>) {
-    victims.iter().for_each(|victim| cluster.kill9(*victim));
+    cluster.kill9_at_once(victims);
     pause(random, DOWN_MS);
     back(cluster, victims, course);
 }

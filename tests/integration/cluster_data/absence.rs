@@ -40,7 +40,7 @@ fn too_few_in_sync_replicas_refuse_before_the_append() {
     let end = high_watermark(&mut client, &name, 0);
     let replicas = describe_topic(&mut client, &name).partitions[0].replica_nodes.clone();
     let others: Vec<i32> = replicas.into_iter().filter(|id| *id != leader).collect();
-    others.iter().for_each(|id| cluster.kill9(*id));
+    cluster.kill9_at_once(&others);
     await_in_sync(&cluster, leader, &name, 1);
 
     wait_for("the leader to know that it is alone", || {
@@ -75,7 +75,7 @@ fn one_of_three_acknowledges_nothing_for_all() {
     produce_to_leader(&cluster, &name, 0, &Batch::of(["before"]));
     let leader = await_agreement(&cluster, &name, 1)[0].node;
     let others: Vec<i32> = cluster.ids().filter(|id| *id != leader).collect();
-    others.iter().for_each(|id| cluster.kill9(*id));
+    cluster.kill9_at_once(&others);
     let mut request = produce_request(&name, 0, -1, Batch::of(["alone"]).encode());
     request.timeout_ms = 1500;
     let answer = produced(cluster.client(leader).call(PRODUCE_BY_NAME, &request));
