@@ -135,7 +135,8 @@ impl EmbeddedCluster {
         let (kafka, rest) = ports.split_at(count);
         let (raft, wal) = rest.split_at(count);
         let replicas = count.min(3);
-        let share = share_of_cpus(count, flags);
+        let cpus = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        let share = share_of_cpus(cpus, count, flags);
         let started: Vec<Result<EmbeddedNode, EmbeddedError>> = std::thread::scope(|scope| {
             let starting: Vec<_> = (0..count)
                 .map(|place| {
@@ -174,14 +175,13 @@ impl EmbeddedCluster {
 /// Flags that decide how many threads a node has, and where.
 const OWN_SHARES: [&str; 4] = ["--shards", "--no-pin", "--profile", "--config"];
 
-/// The flags by which each of `count` nodes has its part of this machine's CPUs, one at least: each of them for itself
+/// The flags by which each of `count` nodes has its part of the machine's CPUs, one at least: each of them for itself
 /// would take all, and three threads with work would wait for each CPU.
-fn share_of_cpus(count: usize, flags: &[String]) -> Vec<String> {
+fn share_of_cpus(cpus: usize, count: usize, flags: &[String]) -> Vec<String> {
     let decides = |flag: &String| OWN_SHARES.iter().any(|own| flag.starts_with(own));
     if flags.iter().any(decides) {
         return Vec::new();
     }
-    let cpus = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     // The kernel spreads them: nodes do not know of each other's CPUs.
     vec![format!("--shards={}", (cpus / count).max(1)), "--no-pin".to_owned()]
 }
@@ -213,4 +213,22 @@ fn serve_node(command: CommandLine) -> Result<(), Box<dyn std::error::Error>> {
     serve_until_unwanted()?;
     node.stop();
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nodes_share_out_the_cpus_unless_they_are_told_otherwise() {
+        let shards = |cpus, flags: &[&str]| {
+            let flags: Vec<String> = flags.iter().map(|flag| (*flag).to_owned()).collect();
+            share_of_cpus(cpus, 3, &flags)
+        };
+        assert_eq!(shards(2, &[]), ["--shards=1", "--no-pin"]);
+        assert_eq!(shards(12, &["--log-level=warn"]), ["--shards=4", "--no-pin"]);
+        for own in ["--shards=2", "--no-pin", "--profile=latency", "--config=node.toml"] {
+            assert!(shards(12, &[own]).is_empty(), "{own}");
+        }
+    }
 }

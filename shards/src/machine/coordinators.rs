@@ -312,16 +312,17 @@ impl ShardMachine {
         }
         let (key, leads) = (partition.key, partition.leads());
         self.end_coordinator(now, &key, out);
-        self.refuse_waiting(&key, out);
         if leads && self.life == Life::Running {
             self.begin_coordinator(slot, VecDeque::new(), out);
         }
         self.coordinators.look_ahead();
     }
 
-    /// Who waits for room asked the coordinator that was. Served by a later one of the same shard, a commit could come
-    /// behind those that another node has acknowledged meanwhile.
-    fn refuse_waiting(&mut self, key: &ReplicaKey, out: &mut Vec<Effect>) {
+    /// The shard does not coordinate a partition any more, or not in this epoch: whoever waits is to look for the next
+    /// coordinator. Who waits for room, too: served by a later one of the same shard, a commit could come behind those
+    /// that another node has acknowledged meanwhile.
+    pub(super) fn end_coordinator(&mut self, now: Now, key: &ReplicaKey, out: &mut Vec<Effect>) {
+        self.dismiss_coordinator(now, key, out);
         for waiting in std::mem::take(&mut self.coordinators.waiting) {
             if waiting.key == *key {
                 refuse(waiting.ticket, waiting.request, &GroupError::NotCoordinator, out);
@@ -329,10 +330,11 @@ impl ShardMachine {
                 self.coordinators.waiting.push_back(waiting);
             }
         }
+        self.coordinators.look_ahead();
     }
 
-    /// The shard does not coordinate a partition any more: whoever waits is to look for the next coordinator.
-    pub(super) fn end_coordinator(&mut self, now: Now, key: &ReplicaKey, out: &mut Vec<Effect>) {
+    /// A coordinator resigns; what it has not answered fails.
+    fn dismiss_coordinator(&mut self, now: Now, key: &ReplicaKey, out: &mut Vec<Effect>) {
         let Some(mut hosted) = self.coordinators.hosted.remove(key) else { return };
         let epoch = hosted.coordinator.leader_epoch();
         for reply in hosted.coordinator.resign(now, epoch).replies {
@@ -341,7 +343,6 @@ impl ShardMachine {
         for held in hosted.held {
             answer(held.ticket, held.response.failed(&GroupError::NotCoordinator), out);
         }
-        self.coordinators.look_ahead();
     }
 
     /// The shard stops.
@@ -449,8 +450,9 @@ impl ShardMachine {
         // What was appended before still counts when it is committed.
         let held = std::mem::take(&mut hosted.held);
         let slot = hosted.slot;
-        self.end_coordinator(now, &key, out);
+        self.dismiss_coordinator(now, &key, out);
         self.begin_coordinator(slot, held, out);
+        self.coordinators.look_ahead();
     }
 
     /// The coordinator of a partition, if it is here.

@@ -306,14 +306,21 @@ fn requests_wait_while_the_log_has_no_room_and_are_served_in_order() {
 
 #[test]
 fn who_waits_for_room_is_not_served_by_the_next_coordinator() {
-    let mut scene = Scene::with(Bench::small_wal(), PartitionConfig::default());
-    scene.bench.holds_commits = true;
-    let tokens: Vec<Token> =
-        (0..40).map(|offset| scene.commit_with(offset, "x".repeat(2_000))).collect();
-    assert!(!scene.bench.machine.coordinators.waiting.is_empty(), "the log is full");
-    scene.assign(2, NodeId(2), &[2, 1], &[2, 1]);
-    let told = |token: &Token| refused_commit(scene.answer(*token));
-    assert!(tokens.iter().all(|token| told(token) == Some(GroupError::NotCoordinator)));
+    let ends: [fn(&mut Scene); 2] = [
+        |scene| scene.assign(2, NodeId(2), &[2, 1], &[2, 1]),
+        |scene| scene.bench.act(|machine, now, out| machine.close_partition(now, key(0), out)),
+    ];
+    for end in ends {
+        let mut scene = Scene::with(Bench::small_wal(), PartitionConfig::default());
+        scene.bench.holds_commits = true;
+        let tokens: Vec<Token> =
+            (0..40).map(|offset| scene.commit_with(offset, "x".repeat(2_000))).collect();
+        assert!(!scene.bench.machine.coordinators.waiting.is_empty(), "the log is full");
+        end(&mut scene);
+        assert!(scene.bench.machine.coordinators.waiting.is_empty());
+        let told = |token: &Token| refused_commit(scene.answer(*token));
+        assert!(tokens.iter().all(|token| told(token) == Some(GroupError::NotCoordinator)));
+    }
 }
 
 #[test]
