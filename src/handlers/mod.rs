@@ -312,13 +312,23 @@ fn decode<R: Request>(frame: RequestFrame) -> Result<R, DecodeError> {
     frame.decode()
 }
 
+/// What a request is of, before anything else of it is looked at.
+fn api_key(frame: &[u8]) -> Option<i16> {
+    frame.first_chunk().map(|key| i16::from_be_bytes(*key))
+}
+
 /// The connection layer's way into the handlers of its shard.
 pub struct KafkaDispatcher(pub Rc<Handlers>);
 
 impl Dispatcher for KafkaDispatcher {
     fn is_pipelined(&self, frame: &[u8]) -> bool {
-        let key = frame.first_chunk().map(|key| i16::from_be_bytes(*key));
+        let key = api_key(frame);
         key == Some(ApiKey::Produce.key()) || key == Some(ApiKey::Fetch.key())
+    }
+
+    fn can_wait(&self, frame: &[u8]) -> bool {
+        let key = api_key(frame);
+        key == Some(ApiKey::Heartbeat.key()) || key == Some(ApiKey::ConsumerGroupHeartbeat.key())
     }
 
     async fn dispatch(&self, frame: Bytes, connection: &Rc<ConnectionContext>) -> Dispatched {

@@ -16,6 +16,7 @@ use std::os::fd::{AsRawFd, RawFd};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker, ready};
+use std::time::Instant;
 
 use bytes::Bytes;
 use chronik_shards::io::socket::{poll_uninterrupted, receive_now};
@@ -29,6 +30,7 @@ use super::dispatch::{ConnectionContext, Dispatched, Dispatcher};
 use super::framing::{LengthPrefix, PartialFrame};
 use super::read_buffer::{ReadBuffer, ReadBuffers};
 use super::response_queue::ResponseQueue;
+use super::rounds::{REQUESTS_IN_A_ROW, Rounds, Seat};
 use super::socket;
 use super::turn::Turn;
 use super::write::WriteBatch;
@@ -178,6 +180,9 @@ async fn read_requests<D: Dispatcher>(connection: &Connection, shard: &Shard<D>)
     let mut input = Input {
         connection,
         buffers: &shard.buffers,
+        rounds: &shard.rounds,
+        could_wait: 0,
+        seat: None,
         buffer: None,
         prefix: LengthPrefix::default(),
         ended: false,
@@ -226,6 +231,8 @@ async fn read_request<D: Dispatcher>(
     let frame = input.frame(length).await?;
     shard.stats.request_received();
 
+    input.note(shard.dispatcher.can_wait(&frame));
+
     activity.phase.set(ReadPhase::AwaitingTurn);
     let pipelined = shard.dispatcher.is_pipelined(&frame);
     let unanswered_max = if pipelined { shard.config.pipelined_requests_max - 1 } else { 0 };
@@ -248,6 +255,11 @@ async fn read_request<D: Dispatcher>(
 struct Input<'a> {
     connection: &'a Connection,
     buffers: &'a ReadBuffers,
+    rounds: &'a Rc<Rounds>,
+    /// Requests in a row that could.
+    could_wait: u32,
+    /// While it is read in rounds.
+    seat: Option<Seat>,
     /// Present exactly while it holds unprocessed bytes.
     buffer: Option<ReadBuffer>,
     prefix: LengthPrefix,
@@ -255,6 +267,20 @@ struct Input<'a> {
 }
 
 impl Input<'_> {
+    /// Sees to it that whoever sends what can wait is read in rounds, and nobody else.
+    fn note(&mut self, can_wait: bool) {
+        if !can_wait {
+            self.could_wait = 0;
+            self.seat = None;
+            return;
+        }
+        self.rounds.count_one(Instant::now());
+        self.could_wait = self.could_wait.saturating_add(1);
+        if self.could_wait >= REQUESTS_IN_A_ROW && self.seat.is_none() {
+            self.seat = self.rounds.join(self.connection.fd);
+        }
+    }
+
     /// The length of the next frame.
     async fn length(&mut self, frame_bytes_max: usize) -> Result<usize, CloseReason> {
         loop {
@@ -352,10 +378,12 @@ impl Input<'_> {
             return Poll::Ready(Ok(false));
         }
         let mut buffer = self.buffers.take();
-        let read = {
+        let in_round = self.seat.as_ref().and_then(|seat| seat.poll_receive(cx, buffer.space()));
+        let read = in_round.unwrap_or_else(|| {
+            self.seat = None;
             let mut stream = self.connection.stream.borrow_mut();
             poll_uninterrupted(|| Pin::new(&mut *stream).poll_read(cx, buffer.space()))
-        };
+        });
         let Poll::Ready(Ok(bytes @ 1..)) = read else {
             self.buffers.give_back(buffer);
             let read = ready!(read);

@@ -17,6 +17,7 @@ use super::dispatch::{ConnectionContext, ConnectionId, Dispatcher};
 use super::listener::ConnectionSlot;
 use super::log_limit::LogLimit;
 use super::read_buffer::ReadBuffers;
+use super::rounds::Rounds;
 use super::socket::AcceptedSocket;
 use super::sweep::{Observation, SweepState};
 
@@ -33,6 +34,7 @@ pub(super) struct Shard<D> {
     pub(super) large_request_budget: Budget,
     pub(super) response_budget: Budget,
     pub(super) buffers: ReadBuffers,
+    pub(super) rounds: Rc<Rounds>,
     pub(super) stats: Stats,
     connections: RefCell<BTreeMap<ConnectionId, Entry>>,
     log: RefCell<LogLimit<{ CloseReason::KINDS }>>,
@@ -103,6 +105,7 @@ impl<D: Dispatcher> ShardConnections<D> {
             config,
             dispatcher,
             buffers: ReadBuffers::default(),
+            rounds: Rc::default(),
             stats: Stats::default(),
             connections: RefCell::default(),
             log: RefCell::new(LogLimit::new()),
@@ -210,6 +213,11 @@ impl<D: Dispatcher> ShardConnections<D> {
                 + self.shard.large_request_budget.waiting(),
             response_bytes_reserved: self.shard.response_budget.reserved(),
         }
+    }
+
+    #[cfg(test)]
+    pub(super) fn in_rounds(&self) -> usize {
+        self.shard.rounds.len()
     }
 
     #[cfg(test)]

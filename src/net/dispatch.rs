@@ -153,6 +153,9 @@ pub trait Dispatcher: 'static {
     /// Produce and Fetch, false for everything else and for what cannot be read.
     fn is_pipelined(&self, frame: &[u8]) -> bool;
 
+    /// Whether nobody minds if the frame is looked at some milliseconds later: true for heartbeats.
+    fn can_wait(&self, frame: &[u8]) -> bool;
+
     /// The first phase. Called frame by frame in order of arrival; the next frame of the connection
     /// waits until it returns. It awaits nothing but room in a queue and its turn on the shard.
     fn dispatch(

@@ -12,6 +12,8 @@
 //!   for that is not read. A reservation is a guard and ends on every path.
 //! - An idle connection owns no read buffer and no timer. While a shard has connections, one
 //!   housekeeping timer wakes it every `housekeeping_interval` (10 s by default); without, none does.
+//! - While many requests come that can wait, heartbeats, connections that send nothing else are read together every
+//!   few milliseconds (`rounds`).
 //! - Nothing a peer sends can end anything but its own connection.
 //!
 //! System calls: reads go through glommio's stream, which tries `recv(MSG_DONTWAIT)` first and arms a
@@ -34,6 +36,7 @@ pub mod listener;
 mod log_limit;
 mod read_buffer;
 mod response_queue;
+mod rounds;
 mod socket;
 mod sweep;
 mod turn;

@@ -8,6 +8,7 @@
 mod bounds;
 mod ends;
 mod order;
+mod rounds;
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeSet, VecDeque};
@@ -71,6 +72,10 @@ struct Toy {
 impl Dispatcher for Toy {
     fn is_pipelined(&self, frame: &[u8]) -> bool {
         frame.first().is_some_and(u8::is_ascii_lowercase)
+    }
+
+    fn can_wait(&self, frame: &[u8]) -> bool {
+        frame.starts_with(b"Beat")
     }
 
     async fn dispatch(&self, frame: Bytes, connection: &Rc<ConnectionContext>) -> Dispatched {
