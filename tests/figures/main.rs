@@ -1,5 +1,5 @@
 //! What an idle server costs, and how long a start takes, at a thousand partitions; the same of three nodes, and how
-//! soon one of them takes over; what groups cost; and how fast a topic is compacted.
+//! soon one of them takes over or does without another; what groups cost; and how fast a topic is compacted.
 //!
 //! `CHRONIK_FIGURES=1 cargo test --release --test figures -- --nocapture` measures and prints a table;
 //! what depends on the clock of a machine is printed beside its aim and not asserted. Without the variable a
@@ -19,6 +19,7 @@ mod idle;
 mod load;
 mod process;
 mod restart;
+mod slow_disk;
 mod table;
 
 /// How much there is of everything.
