@@ -5,8 +5,8 @@
 //!
 //! Members join, sync, send heartbeats, fetch where they are and commit where they come to; they crash, pause
 //! past their sessions and come back. Requests and answers get lost. Coordinators fail, with the records that
-//! were not committed or without, and go on for a while without knowing that they were deposed. Even seeds run
-//! the classic protocol, odd ones the next-generation one.
+//! were not committed or without, and go on for a while without knowing that they were deposed. Of three
+//! seeds one runs the classic protocol, one the next-generation one, and one members of both.
 
 pub mod checker;
 mod classic_member;
@@ -22,6 +22,9 @@ use run::{Bug, Event, Run};
 
 /// Seeds of a plain `cargo test`.
 const SEEDS: std::ops::Range<u64> = 0..400;
+/// Seeds that once failed: in the first the checks took two groups for one, in the others a group was converted while
+/// a partition was with nobody, and the partition stayed there.
+const KEPT_SEEDS: [u64; 4] = [845, 3104, 3428, 3524];
 /// Within so many seeds a deliberate bug must be found.
 const BUG_SEEDS: u64 = 80;
 
@@ -58,12 +61,20 @@ fn groups_agree_whatever_happens() {
 }
 
 #[test]
+fn seeds_of_groups_that_once_failed_stay_mended() {
+    for seed in KEPT_SEEDS {
+        let _named = Named(seed);
+        Run::new(seed, Bug::None).finish();
+    }
+}
+
+#[test]
 fn the_same_seed_of_groups_gives_the_same_run() {
     let trace = |seed| Run::new(seed, Bug::None).finish().trace;
-    for seed in [2, 3, 8] {
+    for seed in [2, 3, 7] {
         assert_eq!(trace(seed), trace(seed), "seed {seed}");
     }
-    assert_ne!(trace(2), trace(4), "seeds differ");
+    assert_ne!(trace(2), trace(5), "seeds differ");
 }
 
 /// The checks can fail: each deliberate bug is found.

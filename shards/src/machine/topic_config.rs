@@ -27,7 +27,7 @@ pub use group_keys::{alter_group, describe_group, group_overrides};
 pub use topic_keys::{Synonym, TopicKey, topic_keys};
 pub use value::{ConfigType, Rule};
 
-use super::group::GroupSettings;
+use super::group::{GroupSettings, MigrationPolicy};
 use super::input::PartitionConfig;
 use crate::format::compression::Codec;
 
@@ -226,6 +226,10 @@ impl BrokerConfig {
             consumer_session_timeout_ms: int("group.consumer.session.timeout.ms"),
             consumer_heartbeat_interval_ms: int("group.consumer.heartbeat.interval.ms"),
             consumer_members_max: size("group.consumer.max.size"),
+            migration_policy: MigrationPolicy::named(
+                self.effective("group.consumer.migration.policy"),
+            )
+            .expect("checked by the key's rule"),
             ..GroupSettings::default()
         }
     }

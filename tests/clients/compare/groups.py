@@ -42,11 +42,13 @@ def find(client, key, kind=0, version=2):
     return until_loaded(once)
 
 
-def join(client, group, member="", session=10_000, kind="consumer", protocols=("range",), instance=None, version=5):
+def join(client, group, member="", session=10_000, kind="consumer", protocols=("range",), instance=None, version=5,
+    metadata=b"m",
+):
     """What is random of the member's id is left out."""
 
     def once():
-        named = [text(protocol) + i32(1) + b"m" for protocol in protocols]
+        named = [text(protocol) + i32(len(metadata)) + metadata for protocol in protocols]
         ids = text(group) + i32(session) + i32(10_000) + text(member) + text(instance)
         response = client.call(JOIN_GROUP, version, ids + text(kind) + array(named))
         response.i32()
@@ -184,8 +186,8 @@ def describe(client, group, version=4):
                 response.text(),
                 response.text(),
                 response.text(),
-                bytes(response.array(response.i8)),
-                bytes(response.array(response.i8)),
+                bytes(one & 0xFF for one in response.array(response.i8)),
+                bytes(one & 0xFF for one in response.array(response.i8)),
             )
         )
         told = {"error": error, "state": state, "type": kind, "protocol": protocol}
@@ -357,6 +359,10 @@ def register(probe):
         "classic member joins a consumer group with members",
         lambda c, g: (beat(c, g, topics=[c.topic()]), join(c, g, instance="x"))[1],
     )
+    in_group("classic group becomes a consumer group and back", lambda c, g: converted(c, g))
+    in_group("classic member joins a consumer group", lambda c, g: joins_consumers(c, g))
+    in_group("custom assignor keeps its group classic", lambda c, g: custom(c, g))
+    in_group("static member changes its protocol and back", lambda c, g: static_changes(c, g))
     in_group("consumer commits", lambda c, g: consumer_commits(c, g))
     in_group("consumer group is listed", lambda c, g: (beat(c, g, topics=[c.topic()]), listed(c, g, kinds=["Consumer"]))[1])
     in_group("consumer group is described as a classic one", lambda c, g: (beat(c, g, topics=[c.topic()]), describe(c, g))[1])
@@ -394,6 +400,115 @@ def deleted_offsets(client, group):
 def stays(client, group, by):
     first = beat(client, group, topics=[client.topic(2)])
     return beat(client, group, epoch=first["epoch"] + by, topics=None, owned=None, timeout=-1)
+
+
+def subscription(topic, owned=()):
+    """Version 1: topics, no user data, what it has."""
+    has = [text(topic) + array([i32(p) for p in owned])] if owned else []
+    return i16(1) + array([text(topic)]) + i32(-1) + array(has)
+
+
+def part_of(topic, partitions, user_data=None):
+    data = i32(-1) if user_data is None else i32(len(user_data)) + user_data
+    return i16(1) + array([text(topic) + array([i32(p) for p in partitions])]) + data
+
+
+def converted(client, group):
+    """A classic member with three partitions, a consumer that comes and leaves again."""
+    topic = client.topic(3)
+    find(client, group)
+    consumer = {"protocols": ("range",), "metadata": subscription(topic)}
+    join(client, group, **consumer)
+    first = join(client, group, member=client.member, **consumer)
+    member = client.member
+    told = [first["generation"], raw_sync(client, group, member, 1, [(member, part_of(topic, [0, 1, 2]))])]
+    told.append(beat(client, group, member="x", topics=[topic]))
+    told.append(listed(client, group)["groups"])
+    told.append(heartbeat(client, group, member, generation=1))
+    told.append(heartbeat(client, group, member, generation=2))
+    # As a cooperative consumer: it still has all.
+    told.append(brief(join(client, group, member=member, protocols=("range",), metadata=subscription(topic, [0, 1, 2]))))
+    told.append(raw_sync(client, group, member, 1, []))
+    told.append(commit(client, group, topic, member=member, generation=1))
+    told.append(heartbeat(client, group, member, generation=1))
+    told.append(brief(join(client, group, member=member, **consumer)))
+    told.append(raw_sync(client, group, member, 2, []))
+    told.append(commit(client, group, topic, member=member, generation=2))
+    told.append(commit(client, group, topic, member=member, generation=3))
+    told.append(heartbeat(client, group, member, generation=2))
+    told.append(raw_sync(client, group, member, 1, [])["error"])
+    told.append(sync(client, group, "x", generation=2)["error"])
+    told.append(heartbeat(client, group, "x", generation=2))
+    told.append(describe(client, group)["error"])
+    told.append(beat(client, group, member="x", epoch=2, topics=None, owned=None, timeout=-1)["epoch"])
+    told.append(beat(client, group, member="x", epoch=-1, topics=None, owned=None, timeout=-1))
+    told.append([one[1:] for one in listed(client, group)["groups"]])
+    told.append(describe(client, group)["state"])
+    told.append(heartbeat(client, group, member, generation=2))
+    told.append(brief(join(client, group, member=member, **consumer)))
+    told.append(raw_sync(client, group, member, 3, [(member, part_of(topic, [0]))])["error"])
+    told.append(leave(client, group, (member, None)))
+    return told
+
+
+def joins_consumers(client, group):
+    topic = client.topic(3)
+    told = [beat(client, group, topics=[topic])["epoch"]]
+    consumer = {"protocols": ("range",), "metadata": subscription(topic)}
+    told.append(brief(join(client, group, **consumer)))
+    told.append(brief(join(client, group, member=client.member, **consumer)))
+    told.append(raw_sync(client, group, client.member, 3, []))
+    told.append(heartbeat(client, group, client.member, generation=3))
+    told.append(join(client, group, instance="y", protocols=("other",), metadata=subscription(topic))["error"])
+    told.append(leave(client, group, (client.member, None), ("m", None)))
+    return told
+
+
+def static_changes(client, group):
+    """A static member is not away between its incarnations, whatever each of them speaks."""
+    topic = client.topic(3)
+    find(client, group)
+    classic = {"protocols": ("range",), "metadata": subscription(topic), "instance": "one"}
+    join(client, group, **classic)
+    member = client.member
+    told = [raw_sync(client, group, member, 1, [(member, part_of(topic, [0, 1, 2]))])]
+    told.append(beat(client, group, member="x", instance="one", topics=[topic]))
+    told.append(heartbeat(client, group, member, instance="one"))
+    told.append(beat(client, group, member="y", instance="one", topics=[topic])["error"])
+    told.append([one[1:] for one in listed(client, group)["groups"]])
+    back = join(client, group, **classic)
+    told.append((back["error"], back["generation"]))
+    told.append(raw_sync(client, group, client.member, back["generation"], []))
+    told.append([one[1:] for one in listed(client, group)["groups"]])
+    told.append(heartbeat(client, group, client.member, back["generation"], instance="one"))
+    return told
+
+
+def custom(client, group):
+    topic = client.topic(3)
+    find(client, group)
+    consumer = {"protocols": ("mine",), "metadata": subscription(topic)}
+    join(client, group, **consumer)
+    join(client, group, member=client.member, **consumer)
+    member = client.member
+    raw_sync(client, group, member, 1, [(member, part_of(topic, [0, 1, 2], b"secret"))])
+    return beat(client, group, member="x", topics=[topic]), heartbeat(client, group, member)
+
+
+def raw_sync(client, group, member, generation, parts):
+    def once():
+        given = [text(one) + i32(len(part)) + part for one, part in parts]
+        body = text(group) + i32(generation) + text(member) + text(None) + array(given)
+        response = client.call(SYNC_GROUP, 3, body)
+        response.i32()
+        return {"error": response.i16(), "bytes": len(response.array(response.i8))}
+
+    return until_loaded(once)
+
+
+def brief(answer):
+    """Names of topics, which are in the metadata of members, are not those of the other broker."""
+    return {**answer, "members": len(answer["members"])}
 
 
 def consumer_commits(client, group):

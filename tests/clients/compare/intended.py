@@ -33,7 +33,7 @@ INTENDED = {
     ),
     "group: classic member joins a consumer group with members": (
         {**code(23), "generation": -1, "protocol": "", "leads": False, "has id": False, "members": []},
-        "a group is of one protocol while it has members; Kafka fails to convert this one",
+        "a subscription that cannot be read is refused as such; Kafka fails over it",
     ),
     "create: segment.bytes 1000": (code(0), "small segments do no harm here"),
     "create: cleanup.policy empty": (code(INVALID_CONFIG), "retention.ms=-1 is the one way to keep everything"),

@@ -19,7 +19,7 @@ use self::requests::{Asked, Request};
 use super::*;
 use crate::groups::checker::Checker;
 use crate::groups::coordinators::{PARTITIONS, TOPIC, TOPIC_ID as READ_TOPIC_ID};
-use crate::groups::members::Member;
+use crate::groups::members::{Kind, Member};
 use crate::groups::run::Step;
 use crate::groups::terms::Terms;
 
@@ -83,7 +83,7 @@ struct Place {
 /// A group and its members.
 struct Group {
     key: ReplicaKey,
-    is_classic: bool,
+    kind: Kind,
     terms: Terms,
     checker: Checker,
     places: Vec<Place>,
@@ -95,6 +95,7 @@ struct Answer {
     group: usize,
     place: usize,
     token: Token,
+    life: u64,
     response: GroupResponse,
 }
 
@@ -132,7 +133,7 @@ impl World {
         self.controller.apply(MetadataCommand::CreateTopic(create)).expect("it is the first");
         let keys: Vec<ReplicaKey> =
             self.all_keys().into_iter().filter(|key| is_of_groups(*key)).collect();
-        let kind = self.rng.place(2);
+        let first_kind = self.rng.place(3);
         for group in 0..GROUPS {
             let mut places = Vec::new();
             for _ in 0..2 + self.rng.place(3) {
@@ -145,11 +146,11 @@ impl World {
                     paused_until: 0,
                 });
             }
-            let is_classic = (group + kind).is_multiple_of(2);
+            let kind = Kind::ALL[(group + first_kind) % 3];
             let key = keys[group % COORDINATED];
             let terms = terms(group);
-            let checker = Checker::default();
-            let group = Group { key, is_classic, terms, checker, places };
+            let checker = Checker::new(kind);
+            let group = Group { key, kind, terms, checker, places };
             self.groups.as_mut().expect("there are groups").groups.push(group);
         }
     }
@@ -205,11 +206,11 @@ impl World {
 
     fn member_acts(&mut self, group: usize, place: usize) {
         let groups = self.groups.as_mut().expect("there are groups");
-        let Group { is_classic, terms, checker, places, .. } = &mut groups.groups[group];
+        let Group { kind, terms, checker, places, .. } = &mut groups.groups[group];
         let found = &mut places[place];
         let Some(member) = &mut found.member else {
             let number = place as u8;
-            let member = Member::new(*is_classic, number, found.is_static, &mut self.rng);
+            let member = Member::new(*kind, number, found.is_static, &mut self.rng);
             found.member = Some(member);
             return;
         };
@@ -259,7 +260,7 @@ impl World {
             self.groups().answers.extract_if(.., |answer| answer.arrives_at <= now).collect();
         due.sort_by_key(|answer| answer.arrives_at);
         for answer in due {
-            let Answer { group, place, token, .. } = answer;
+            let Answer { group, place, token, life, .. } = answer;
             let paused_until = self.place(group, place).paused_until;
             if paused_until > now {
                 self.groups().answers.push(Answer { arrives_at: paused_until, ..answer });
@@ -269,6 +270,7 @@ impl World {
                 let found = &mut self.groups().groups[group];
                 found.places[place].waits_for = None;
                 let Some(member) = &mut found.places[place].member else { continue };
+                found.checker.hears(life);
                 let step = member.answer(response, &mut found.checker);
                 self.go_on(group, place, step);
             }

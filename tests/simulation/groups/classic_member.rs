@@ -56,6 +56,11 @@ impl ClassicMember {
         self.instance_id.as_deref().unwrap_or(&self.member_id)
     }
 
+    /// Whether it keeps what it has while the group rebalances, and tells of it.
+    fn is_cooperative(&self) -> bool {
+        self.number % 3 == 1
+    }
+
     pub fn is_settled(&self) -> bool {
         self.phase == Phase::Stable
     }
@@ -107,7 +112,7 @@ impl ClassicMember {
             session_timeout_ms: terms.session_ms,
             rebalance_timeout_ms: terms.rebalance_ms,
             protocol_type: "consumer".to_owned(),
-            protocols: vec![("range".to_owned(), Bytes::from_static(b"\0\0\0\0\0\x01\0\x01t"))],
+            protocols: vec![("range".to_owned(), subscription_bytes(&self.parts))],
             fresh_id,
             knows_member_id_required: self.number.is_multiple_of(2),
             knows_skip_assignment: self.number.is_multiple_of(3),
@@ -119,7 +124,7 @@ impl ClassicMember {
         let count = joined.members.len();
         let part = |place: usize| -> Bytes {
             let mine = (0..PARTITIONS).filter(|it| *it as usize % count == place);
-            mine.map(|it| it as u8).collect::<Vec<u8>>().into()
+            part_bytes(&mine.collect::<Vec<i32>>())
         };
         let named = joined.members.iter().enumerate().filter(|_| leads);
         let assignments = named.map(|(at, member)| (member.member_id.clone(), part(at)));
@@ -187,7 +192,7 @@ impl ClassicMember {
                 Step::Next
             }
             GroupResponse::Sync(Ok(synced)) => {
-                self.parts = synced.assignment.iter().map(|it| i32::from(*it)).collect();
+                self.parts = parts_of(&synced.assignment);
                 checker.has(self.name(), self.generation, self.parts.iter().copied());
                 self.phase = Phase::Fetching;
                 Step::Next
@@ -218,9 +223,13 @@ impl ClassicMember {
     }
 
     fn refused(&mut self, error: GroupError) -> Step {
+        let keeps_parts = self.is_cooperative() && error == GroupError::RebalanceInProgress;
         match error {
             GroupError::MemberIdRequired { member_id } => self.member_id = member_id,
-            GroupError::UnknownMemberId => self.member_id.clear(),
+            // One that was deposed before the group came to be knows of none.
+            GroupError::UnknownMemberId | GroupError::GroupIdNotFound(_) => {
+                self.member_id.clear();
+            }
             GroupError::IllegalGeneration | GroupError::RebalanceInProgress => {}
             GroupError::NotCoordinator | GroupError::LoadInProgress | GroupError::NotAvailable => {
                 return Step::FindCoordinator;
@@ -229,7 +238,37 @@ impl ClassicMember {
             other => panic!("a member was told {other}"),
         }
         self.phase = Phase::Joining;
-        self.parts.clear();
+        if !keeps_parts {
+            self.parts.clear();
+        }
         Step::Next
     }
+}
+
+/// A subscription to the topic by somebody who has `parts` of it.
+fn subscription_bytes(parts: &[i32]) -> Bytes {
+    let mut bytes = b"\0\x01\0\0\0\x01\0\x01t\xff\xff\xff\xff\0\0\0\x01\0\x01t".to_vec();
+    bytes.extend((parts.len() as i32).to_be_bytes());
+    parts.iter().for_each(|part| bytes.extend(part.to_be_bytes()));
+    bytes.into()
+}
+
+/// Partitions of the topic, as consumers tell each other.
+fn part_bytes(parts: &[i32]) -> Bytes {
+    let mut bytes = b"\0\x01\0\0\0\x01\0\x01t".to_vec();
+    bytes.extend((parts.len() as i32).to_be_bytes());
+    parts.iter().for_each(|part| bytes.extend(part.to_be_bytes()));
+    bytes.extend((-1_i32).to_be_bytes());
+    bytes.into()
+}
+
+/// The partitions of an assignment of at most one topic.
+fn parts_of(assignment: &[u8]) -> Vec<i32> {
+    let numbers = assignment.get(13..).unwrap_or_default().chunks_exact(4);
+    let mut numbers = numbers.map(|it| i32::from_be_bytes(it.try_into().expect("four bytes")));
+    let topics = assignment.get(2..6).map_or(0, |it| it[3]);
+    let mut parts: Vec<i32> = if topics == 0 { Vec::new() } else { numbers.by_ref().collect() };
+    // Behind them is that there is no user data.
+    assert!(topics == 0 || parts.pop() == Some(-1), "{assignment:?}");
+    parts
 }

@@ -9,6 +9,19 @@ use super::run::Step;
 use super::terms::Terms;
 use crate::rng::Rng;
 
+/// Which protocol the members of a group speak.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Kind {
+    Classic,
+    Consumer,
+    /// One this, one that, and another one after a restart.
+    Mixed,
+}
+
+impl Kind {
+    pub const ALL: [Self; 3] = [Self::Classic, Self::Consumer, Self::Mixed];
+}
+
 /// One incarnation of a member.
 pub enum Member {
     Classic(ClassicMember),
@@ -16,7 +29,8 @@ pub enum Member {
 }
 
 impl Member {
-    pub fn new(is_classic: bool, number: u8, is_static: bool, rng: &mut Rng) -> Self {
+    pub fn new(kind: Kind, number: u8, is_static: bool, rng: &mut Rng) -> Self {
+        let is_classic = kind == Kind::Classic || kind == Kind::Mixed && rng.one_in(2);
         match is_classic {
             true => Self::Classic(ClassicMember::new(number, is_static)),
             false => Self::Consumer(ConsumerMember::new(number, is_static, rng)),

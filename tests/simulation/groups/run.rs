@@ -6,7 +6,7 @@ use chronik_shards::machine::group::{GroupRequest, GroupResponse, Reply, Ticket}
 
 use super::checker::Checker;
 use super::coordinators::{Coordinators, Faults, PARTITIONS};
-use super::members::Member;
+use super::members::{Kind, Member};
 use super::terms::Terms;
 use crate::rng::Rng;
 
@@ -98,6 +98,7 @@ enum Happening {
     Answer {
         slot: usize,
         ticket: Ticket,
+        life: u64,
         response: GroupResponse,
     },
     Start {
@@ -114,7 +115,7 @@ enum Happening {
 pub struct Run {
     rng: Rng,
     now: u64,
-    is_classic: bool,
+    kind: Kind,
     terms: Terms,
     happenings: BTreeMap<(u64, u64), Happening>,
     next_happening: u64,
@@ -139,7 +140,7 @@ impl Run {
         let mut run = Self {
             rng: Rng::new(seed),
             now: 0,
-            is_classic: seed.is_multiple_of(2),
+            kind: Kind::ALL[(seed % 3) as usize],
             terms: Terms::default(),
             happenings: BTreeMap::new(),
             next_happening: 0,
@@ -148,7 +149,7 @@ impl Run {
             next_ticket: 0,
             asked: BTreeMap::new(),
             commits: BTreeMap::new(),
-            checker: Checker::default(),
+            checker: Checker::new(Kind::ALL[(seed % 3) as usize]),
             events: BTreeMap::new(),
             trace: 0,
         };
@@ -228,11 +229,12 @@ impl Run {
                 let replies = self.coordinators.handle(self.now, to_deposed, ticket, request);
                 self.send_answers(replies);
             }
-            Happening::Answer { slot, ticket, response } => {
+            Happening::Answer { slot, ticket, life, response } => {
                 let paused_until = self.slots[slot].paused_until;
                 if paused_until > self.now {
-                    self.at(paused_until, Happening::Answer { slot, ticket, response });
+                    self.at(paused_until, Happening::Answer { slot, ticket, life, response });
                 } else if self.slots[slot].waits_for == Some(ticket) {
+                    self.checker.hears(life);
                     self.answer(slot, response);
                 }
             }
@@ -261,7 +263,7 @@ impl Run {
 
     fn start(&mut self, slot: usize) {
         let is_static = self.slots[slot].is_static;
-        let member = Member::new(self.is_classic, slot as u8, is_static, &mut self.rng);
+        let member = Member::new(self.kind, slot as u8, is_static, &mut self.rng);
         self.slots[slot].member = Some(member);
         self.next_turn(slot, 0);
     }
@@ -320,10 +322,11 @@ impl Run {
                     self.checker.committed(partition, offset);
                 }
             }
+            let life = self.checker.answered(&reply.response);
             if !self.is_lost() {
                 let at = self.now + 100 + self.rng.below(40_000);
                 let (ticket, response) = (reply.ticket, reply.response);
-                self.at(at, Happening::Answer { slot, ticket, response });
+                self.at(at, Happening::Answer { slot, ticket, life, response });
             }
         }
     }

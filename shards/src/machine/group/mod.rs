@@ -13,14 +13,16 @@
 //! Bounded by [`GroupSettings`]: members of a group, bytes of a group's record, bytes of all groups and offsets
 //! together.
 //!
-//! A group is of one protocol, the classic or the next-generation one, and changes it only while it has no
-//! members.
+//! A group is of one protocol, the classic or the next-generation one. How it changes that is `conversion.rs`; while
+//! its members do, one after the other, it is of the next-generation one.
 //!
-//! Deliberately absent: groups whose members speak both protocols, transactional offsets, and any clock.
+//! Deliberately absent: transactional offsets, and any clock.
 
 mod classic;
 mod consumer;
+mod conversion;
 mod durable;
+mod embedded;
 mod offsets;
 mod request;
 mod settings;
@@ -41,14 +43,14 @@ pub use request::{
     LeaveGroup, LeftMember, ListGroups, ListedGroup, OffsetToCommit, PartitionOutcome, SyncGroup,
     Synced, Ticket,
 };
-pub use settings::{GroupOverrides, GroupSettings};
+pub use settings::{GroupOverrides, GroupSettings, MigrationPolicy};
 pub use standing::{GroupCursor, GroupStanding, GroupsLook, TopicStanding};
 pub use turn::{After, Output, Reply};
 
 use crate::format::group_record::GroupRecord;
 use crate::model::{LeaderEpoch, MonotonicMicros, Now};
 use classic::ClassicGroup;
-use consumer::{ConsumerGroup, JOIN_EPOCH, Surroundings, check_heartbeat};
+use consumer::{ConsumerGroup, JOIN_EPOCH, LEAVE_EPOCH, Surroundings, check_heartbeat};
 use durable::Durable;
 use timers::{Timer, Timers};
 use turn::Turn;
@@ -195,8 +197,9 @@ impl Coordinator {
 
     fn begin_sessions(&mut self, now: Now, output: &mut Output) {
         let mut turn = Turn { now, settings: &self.settings, timers: &mut self.timers, output };
-        for group in self.groups.values_mut() {
-            group.begin_sessions(&mut turn);
+        for (group_id, group) in &mut self.groups {
+            let record = self.durable.group(group_id);
+            group.begin_sessions(&mut turn, record.is_some_and(|record| record.leader.is_none()));
         }
         for (group_id, group) in self.durable.consumer_groups() {
             let around =
@@ -217,7 +220,7 @@ impl Coordinator {
         let mut turn =
             Turn { now, settings: &self.settings, timers: &mut self.timers, output: &mut output };
         for group in self.groups.values_mut() {
-            group.abandon(&mut turn);
+            group.abandon(&mut turn, &GroupError::NotCoordinator);
         }
         self.groups.clear();
         self.member_bytes = 0;
@@ -243,11 +246,19 @@ impl Coordinator {
                 Timer::Session { group_id, member_id }
                     if self.durable.consumer_group(&group_id).is_some() =>
                 {
-                    self.remove_consumer(now, &mut output, &group_id, &member_id, false);
+                    self.remove_consumers(now, &mut output, &group_id, &[member_id].into());
                     break;
                 }
                 Timer::Revocation { group_id, member_id } => {
-                    self.remove_consumer(now, &mut output, &group_id, &member_id, true);
+                    let group = self.durable.consumer_group(&group_id);
+                    if group.is_some_and(|group| group.is_revoking(&member_id)) {
+                        self.remove_consumers(now, &mut output, &group_id, &[member_id].into());
+                    }
+                    break;
+                }
+                Timer::MemberJoin { group_id, member_id }
+                | Timer::MemberSync { group_id, member_id } => {
+                    self.remove_consumers(now, &mut output, &group_id, &[member_id].into());
                     break;
                 }
                 Timer::Session { group_id, member_id } => {
@@ -292,6 +303,13 @@ impl Coordinator {
         };
         match request {
             GroupRequest::Join(request) => self.join(now, output, ticket, request),
+            GroupRequest::Sync(request) if self.has_consumers(&request.group_id) => {
+                let synced =
+                    self.with_consumers(now, output, &request.group_id, |group, turn, topics| {
+                        group.sync_classic(turn, topics, &request)
+                    });
+                after_records(output, GroupResponse::Sync(synced));
+            }
             GroupRequest::Sync(request) => {
                 let group_id = request.group_id.clone();
                 let found = self.named_group(now, output, &group_id, |group, turn| {
@@ -300,6 +318,13 @@ impl Coordinator {
                 if let Err(error) = found {
                     reply(output, ticket, GroupResponse::Sync(Err(error)));
                 }
+            }
+            GroupRequest::Heartbeat(request) if self.has_consumers(&request.group_id) => {
+                let heard =
+                    self.with_consumers(now, output, &request.group_id, |group, turn, _| {
+                        group.heartbeat_classic(turn, &request)
+                    });
+                reply(output, ticket, GroupResponse::Heartbeat(heard));
             }
             GroupRequest::Heartbeat(request) => {
                 let heard =
@@ -364,6 +389,9 @@ impl Coordinator {
             *metadata = bytes::Bytes::copy_from_slice(metadata);
         }
         let group_id = request.group_id.clone();
+        if self.has_consumers(&group_id) {
+            return self.join_consumer_group(now, output, ticket, request);
+        }
         if self.durable.consumer_group(&group_id).is_some() {
             // It has no members: the group is another one from now on.
             self.delete_group(now, output, &group_id);
@@ -393,10 +421,10 @@ impl Coordinator {
         if !(min..=max).contains(&found) {
             return Err(GroupError::InvalidSessionTimeout { found, min, max });
         }
-        if let Some(group) = self.durable.consumer_group(&request.group_id)
-            && !group.is_empty()
-        {
-            return Err(GroupError::InconsistentGroupProtocol);
+        let consumers = self.durable.consumer_group(&request.group_id);
+        if let Some(group) = consumers.filter(|group| !group.is_empty()) {
+            // Whoever names an id that is none of the group's becomes a member under it.
+            return if group.has_member(&request.member_id) { Ok(()) } else { self.check_room() };
         }
         if !self.groups.contains_key(&request.group_id) && !request.member_id.is_empty() {
             return Err(GroupError::UnknownMemberId);
@@ -414,6 +442,9 @@ impl Coordinator {
             return Err(GroupError::InvalidGroupId);
         }
         let group_id = request.group_id.clone();
+        if self.has_consumers(&group_id) {
+            return Ok(self.leave_consumer_group(now, output, request));
+        }
         if !self.groups.contains_key(&group_id) {
             let left = request.members.into_iter().map(|(member_id, instance_id)| LeftMember {
                 member_id,
@@ -449,6 +480,9 @@ impl Coordinator {
         request: &ConsumerHeartbeat,
     ) -> Result<ConsumerBeat, GroupError> {
         check_heartbeat(request)?;
+        if request.member_epoch == LEAVE_EPOCH {
+            return self.leave_by_heartbeat(now, output, request);
+        }
         let group_id = &request.group_id;
         let missing = || GroupError::GroupIdNotFound(group_id.clone());
         let joins = request.member_epoch == JOIN_EPOCH;
@@ -456,22 +490,42 @@ impl Coordinator {
             self.check_room()?;
         }
         let classic = self.groups.get(group_id);
-        if classic.is_some_and(|group| !joins || !group.is_empty()) {
+        if classic.is_some() && !joins {
             return Err(missing());
         }
         let is_classic = classic.is_some();
-        let first = ConsumerGroup::new(group_id);
+        let mut first = ConsumerGroup::new(group_id);
+        let mut upgrade = None;
+        let is_unsettled = classic.is_some_and(|group| !group.is_empty() && !group.is_stable());
+        if let Some(classic) = classic.filter(|group| !group.is_empty()) {
+            let converted = self.upgraded(classic, group_id)?;
+            for record in &converted {
+                first.replay(record);
+            }
+            upgrade = Some(converted);
+        }
         let known = self.durable.consumer_group(group_id);
         let group = known.or(joins.then_some(&first)).ok_or_else(missing)?;
         let is_stale = self.stale.contains(group_id);
         let around =
             surroundings(&self.settings, &self.overrides, &self.topics, group_id, is_stale);
+        let around = Surroundings { is_unsettled, ..around };
         let mut records = self.output();
         let mut turn =
             Turn { now, settings: &self.settings, timers: &mut self.timers, output: &mut records };
         let beat = group.heartbeat(&mut turn, &around, request)?;
+        if let Some(converted) = &upgrade {
+            let limit = turn.settings.group_record_bytes_max;
+            if !conversion::fit_a_batch(converted.iter().chain(&turn.output.records), limit) {
+                group.disarm(&mut turn, &request.member_id);
+                return Err(missing());
+            }
+        }
         self.stale.remove(group_id);
-        if is_classic {
+        if let Some(converted) = upgrade {
+            self.end_classic(now, output, group_id);
+            output.records.extend(converted);
+        } else if is_classic {
             // It has no members: the group is another one from now on.
             self.delete_group(now, output, group_id);
         }
@@ -479,22 +533,22 @@ impl Coordinator {
         Ok(beat)
     }
 
-    /// A member of a consumer group is out: it was silent, or did not give up what it was told to.
-    fn remove_consumer(
+    /// Whether a group is a consumer group with members.
+    fn has_consumers(&self, group_id: &str) -> bool {
+        self.durable.consumer_group(group_id).is_some_and(|group| !group.is_empty())
+    }
+
+    /// Has a consumer group answer a classic member, if it is there.
+    fn with_consumers<T>(
         &mut self,
         now: Now,
         output: &mut Output,
         group_id: &str,
-        member_id: &str,
-        did_not_revoke: bool,
-    ) {
-        let Some(group) = self.durable.consumer_group(group_id) else { return };
-        let topics = &self.topics;
+        act: impl FnOnce(&ConsumerGroup, &mut Turn<'_>, &Topics) -> Result<T, GroupError>,
+    ) -> Result<T, GroupError> {
+        let group = self.durable.consumer_group(group_id).ok_or(GroupError::UnknownMemberId)?;
         let mut turn = Turn { now, settings: &self.settings, timers: &mut self.timers, output };
-        match did_not_revoke {
-            true => group.revocation_time_is_up(&mut turn, topics, member_id),
-            false => group.remove(&mut turn, topics, member_id),
-        }
+        act(group, &mut turn, &self.topics)
     }
 
     /// Whether there is such a group, of either protocol.
@@ -612,6 +666,7 @@ fn surroundings<'a>(
     Surroundings {
         topics,
         is_stale,
+        is_unsettled: false,
         session_timeout_ms: session.unwrap_or(settings.consumer_session_timeout_ms),
         heartbeat_interval_ms: interval.unwrap_or(settings.consumer_heartbeat_interval_ms),
     }

@@ -1,5 +1,45 @@
 //! What an operator may set, with Kafka's defaults, and the bounds of a coordinator.
 
+/// `group.consumer.migration.policy`: whether a group with members may change its protocol. One without members
+/// always may. Source: KIP-848.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum MigrationPolicy {
+    /// Both ways.
+    #[default]
+    Bidirectional,
+    /// From the classic protocol to the next-generation one.
+    Upgrade,
+    /// From the next-generation protocol to the classic one.
+    Downgrade,
+    /// Neither way, and nobody joins by the other protocol.
+    Disabled,
+}
+
+impl MigrationPolicy {
+    /// The values of the key, Kafka's.
+    pub const NAMES: &[&str] = &["bidirectional", "upgrade", "downgrade", "disabled"];
+
+    /// The policy of that name, whatever the case of its letters.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        match name.to_ascii_lowercase().as_str() {
+            "bidirectional" => Some(Self::Bidirectional),
+            "upgrade" => Some(Self::Upgrade),
+            "downgrade" => Some(Self::Downgrade),
+            "disabled" => Some(Self::Disabled),
+            _ => None,
+        }
+    }
+
+    pub(super) fn allows_upgrade(self) -> bool {
+        matches!(self, Self::Bidirectional | Self::Upgrade)
+    }
+
+    pub(super) fn allows_downgrade(self) -> bool {
+        matches!(self, Self::Bidirectional | Self::Downgrade)
+    }
+}
+
 /// Settings of a coordinator. The names in code style are Kafka's keys.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct GroupSettings {
@@ -32,6 +72,8 @@ pub struct GroupSettings {
     pub consumer_session_timeout_ms: i32,
     /// `group.consumer.heartbeat.interval.ms`, unless a group has one of its own.
     pub consumer_heartbeat_interval_ms: i32,
+    /// `group.consumer.migration.policy`
+    pub migration_policy: MigrationPolicy,
     /// What groups and offsets of one partition may take in memory. At the bound nothing new is taken: no
     /// new member, no offset of a partition that had none. What is there goes on.
     pub held_bytes_max: usize,
@@ -54,6 +96,7 @@ impl Default for GroupSettings {
             consumer_members_max: 10_000,
             consumer_session_timeout_ms: 45_000,
             consumer_heartbeat_interval_ms: 5_000,
+            migration_policy: MigrationPolicy::default(),
             held_bytes_max: 64 << 20,
         }
     }

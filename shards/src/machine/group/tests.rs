@@ -1,6 +1,7 @@
 //! The coordinator, driven by hand. [`Scene`] appends what it asks for and keeps what it answers.
 
 mod consumers;
+mod conversion;
 mod joining;
 mod leaving;
 mod loading;
@@ -9,6 +10,7 @@ mod standing;
 mod statics;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use bytes::Bytes;
 

@@ -18,6 +18,10 @@ pub(super) enum Timer {
     Sync { group_id: String },
     /// A member of a consumer group has to have given up what it was told to.
     Revocation { group_id: String, member_id: String },
+    /// A classic member of a consumer group has to have joined again.
+    MemberJoin { group_id: String, member_id: String },
+    /// A classic member of a consumer group has to have asked for its part.
+    MemberSync { group_id: String, member_id: String },
     /// Offsets are looked through for such as have expired.
     Expiry,
 }

@@ -2,6 +2,7 @@
 
 use super::ConfigError;
 use super::value::Rule;
+use crate::machine::group::MigrationPolicy;
 
 /// Where a key is set.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -100,6 +101,14 @@ const KEYS: &[BrokerKey] = &[
         POSITIVE_INT,
         "10000",
         "Members that a consumer group may have. The default differs from Kafka's, which is no limit.",
+    ),
+    key(
+        "group.consumer.migration.policy",
+        Rule::AnyCaseOf(MigrationPolicy::NAMES),
+        "bidirectional",
+        "Whether groups with members change between the classic and the next-generation protocol when members \
+         of the other one join or the last of theirs leaves: bidirectional, upgrade (to the next-generation \
+         protocol), downgrade or disabled. Groups without members always may.",
     ),
     key(
         "group.consumer.min.heartbeat.interval.ms",

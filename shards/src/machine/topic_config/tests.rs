@@ -330,3 +330,17 @@ fn a_cluster_agrees_on_what_decides_about_leaders() {
     let settings = TopicSettings::resolve(&overrides(&[]), &agreed).unwrap();
     assert_eq!(settings.partition.min_insync_replicas, 2);
 }
+
+#[test]
+fn groups_may_change_their_protocol_as_the_policy_says_in_letters_of_any_case() {
+    use crate::machine::group::MigrationPolicy;
+    let key = "group.consumer.migration.policy";
+    let policy = |values: &[(&str, &str)]| broker(values).group_settings().migration_policy;
+    assert_eq!(policy(&[]), MigrationPolicy::Bidirectional);
+    assert_eq!(policy(&[(key, "Upgrade")]), MigrationPolicy::Upgrade);
+    assert_eq!(policy(&[(key, " DISABLED ")]), MigrationPolicy::Disabled);
+    assert!(BrokerConfig::new(LIMITS).set(key, "both").is_err());
+    for name in MigrationPolicy::NAMES {
+        assert!(MigrationPolicy::named(name).is_some(), "{name}");
+    }
+}

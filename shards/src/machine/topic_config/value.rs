@@ -44,6 +44,8 @@ pub enum Rule {
     Boolean,
     /// One of these words.
     OneOf(&'static [&'static str]),
+    /// One of these words, whatever the case of its letters.
+    AnyCaseOf(&'static [&'static str]),
     /// One or more of these words, each once, with commas between.
     ListOf(&'static [&'static str]),
     /// Anything; such keys are described and not set.
@@ -59,7 +61,7 @@ impl Rule {
             Self::Long { .. } => ConfigType::Long,
             Self::Ratio => ConfigType::Double,
             Self::Boolean => ConfigType::Boolean,
-            Self::OneOf(_) | Self::Text => ConfigType::String,
+            Self::OneOf(_) | Self::AnyCaseOf(_) | Self::Text => ConfigType::String,
             Self::ListOf(_) => ConfigType::List,
         }
     }
@@ -92,7 +94,12 @@ impl Rule {
             Self::Boolean if matches!(text, "true" | "false") => Ok(()),
             Self::Boolean => refuse("true or false is due".to_owned()),
             Self::OneOf(words) if words.contains(&text) => Ok(()),
-            Self::OneOf(words) => refuse(format!("this server serves {}", words.join(", "))),
+            Self::AnyCaseOf(words) if words.iter().any(|it| it.eq_ignore_ascii_case(text)) => {
+                Ok(())
+            }
+            Self::OneOf(words) | Self::AnyCaseOf(words) => {
+                refuse(format!("this server serves {}", words.join(", ")))
+            }
             Self::ListOf(words) => {
                 let given: Vec<&str> = list(text).collect();
                 let once = given.iter().enumerate().all(|(at, word)| !given[..at].contains(word));

@@ -56,6 +56,9 @@ final class GroupChecks {
         checks.check("group_classic_cooperative_keeps_what_stays", this::cooperative);
         checks.check("group_has_times_of_its_own", this::ownTimes);
         checks.check("group_changes_its_protocol_while_it_is_empty", this::changesProtocol);
+        checks.check("group_changes_its_protocol_member_by_member_and_back", () -> rolls("range"));
+        checks.check("group_changes_its_protocol_cooperatively_and_back", () -> rolls("cooperative"));
+        checks.check("group_of_static_members_changes_its_protocol_and_back", () -> rolls("static"));
     }
 
     private KafkaConsumer<byte[], byte[]> member(String protocol, String group, String... settings) {
@@ -286,6 +289,83 @@ final class GroupChecks {
                 consumer.commitSync(Map.of(new TopicPartition(topic, 0), new OffsetAndMetadata(offset)));
             }
         }
+    }
+
+    /** Members change from classic to consumer, one after the other, and back: nothing is skipped, nobody shares a partition. */
+    private void rolls(String kind) throws Exception {
+        int partitions = 6;
+        String topic = cluster.topic("group-rolls-" + kind, partitions);
+        String group = topic + "-group";
+        Set<String> seen = new HashSet<>();
+        List<KafkaConsumer<byte[], byte[]>> members = new ArrayList<>();
+        int sent = 0;
+        try {
+            for (int at = 0; at < 3; at++) {
+                members.add(rolling(kind, "classic", group, topic, at));
+            }
+            note(seen, until("three classic members share", members, () -> share(members, partitions)));
+            Checks.equal(GroupType.CLASSIC, typeOf(group), "type before");
+            for (String protocol : List.of("consumer", "classic")) {
+                for (int at = 0; at < 3; at++) {
+                    fill(topic, partitions, 60);
+                    sent += 60;
+                    members.remove(0).close();
+                    members.add(rolling(kind, protocol, group, topic, at));
+                    String step = "three members share with " + (at + 1) + " of protocol " + protocol;
+                    note(seen, until(step, members, () -> share(members, partitions)));
+                    boolean allClassic = protocol.equals("classic") && at == 2;
+                    Checks.equal(allClassic ? GroupType.CLASSIC : GroupType.CONSUMER, typeOf(group), step);
+                }
+            }
+            int expected = sent;
+            note(seen, until("everything is read", members, new BooleanSupplier() {
+                private int left = 40;
+
+                @Override
+                public boolean getAsBoolean() {
+                    return left-- == 0;
+                }
+            }));
+            Checks.equal(expected, seen.size(), "records seen");
+        } finally {
+            members.forEach(KafkaConsumer::close);
+        }
+    }
+
+    private KafkaConsumer<byte[], byte[]> rolling(String kind, String protocol, String group, String topic, int at) {
+        List<String> settings = new ArrayList<>();
+        if (kind.equals("static")) {
+            settings.addAll(List.of("group.instance.id", "member-" + at));
+        }
+        if (kind.equals("cooperative") && protocol.equals("classic")) {
+            settings.addAll(List.of("partition.assignment.strategy", CooperativeStickyAssignor.class.getName()));
+        }
+        KafkaConsumer<byte[], byte[]> member = member(protocol, group, settings.toArray(String[]::new));
+        member.subscribe(List.of(topic));
+        return member;
+    }
+
+    private GroupType typeOf(String group) throws Exception {
+        for (GroupListing listing : cluster.admin.listGroups().all().get()) {
+            if (listing.groupId().equals(group)) {
+                return listing.type().orElseThrow();
+            }
+        }
+        throw new AssertionError("the group is not listed");
+    }
+
+    /** Whether each has some, and every partition is with one. */
+    private static boolean share(List<KafkaConsumer<byte[], byte[]>> members, int partitions) {
+        Set<TopicPartition> all = new HashSet<>();
+        int count = 0;
+        for (KafkaConsumer<byte[], byte[]> member : members) {
+            count += member.assignment().size();
+            all.addAll(member.assignment());
+            if (member.assignment().isEmpty()) {
+                return false;
+            }
+        }
+        return count == partitions && all.size() == partitions;
     }
 
     private void ownTimes() throws Exception {

@@ -134,9 +134,10 @@ impl World {
             }
             _ => {}
         }
+        let life = self.groups().groups[group].checker.answered(&response);
         if !self.loses_message() {
             let arrives_at = self.micros + 100 + self.rng.below(5_000);
-            self.groups().answers.push(Answer { arrives_at, group, place, token, response });
+            self.groups().answers.push(Answer { arrives_at, group, place, token, life, response });
         }
     }
 

@@ -216,7 +216,7 @@ impl ClassicGroup {
 }
 
 /// As Java prints one of version 4.
-fn uuid(mut bytes: [u8; 16]) -> String {
+pub(in crate::machine::group) fn uuid(mut bytes: [u8; 16]) -> String {
     bytes[6] = bytes[6] & 0x0f | 0x40;
     bytes[8] = bytes[8] & 0x3f | 0x80;
     let mut text = String::with_capacity(36);

@@ -10,6 +10,7 @@
 //!
 //! Deliberately absent: Kafka's state `Dead`. A group that is deleted is not there.
 
+mod conversion;
 mod join;
 mod rebalance;
 mod sync;
@@ -19,6 +20,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 
+pub(super) use join::uuid;
 pub(super) use view::RetentionFrom;
 
 use super::request::{GroupError, GroupResponse, Joined, JoinedMember, Synced, Ticket};
@@ -28,7 +30,7 @@ use crate::format::group_record::{GroupMetadata, GroupRecord};
 use crate::model::TimestampMs;
 
 /// The protocol type of consumers: the coordinator can read what their members subscribe to.
-const CONSUMER_PROTOCOL_TYPE: &str = "consumer";
+pub(super) const CONSUMER_PROTOCOL_TYPE: &str = "consumer";
 
 /// What a member takes beside its strings.
 const MEMBER_BYTES: usize = 256;
@@ -166,6 +168,11 @@ impl ClassicGroup {
     /// Whether nobody is in it, nor about to join.
     pub(super) fn is_deserted(&self) -> bool {
         self.state == ClassicState::Empty && self.pending_joins.is_empty()
+    }
+
+    /// Whether its members have what their leader gave them, and are not about to share anew.
+    pub(super) fn is_stable(&self) -> bool {
+        self.state == ClassicState::Stable
     }
 
     /// Whether it has no members.
@@ -341,11 +348,11 @@ impl ClassicGroup {
         }
     }
 
-    /// The coordinator stops: whoever waits is to look for the next one.
-    pub(super) fn abandon(&mut self, turn: &mut Turn<'_>) {
+    /// The group, or its coordinator, is not any more: whoever waits is told why.
+    pub(super) fn abandon(&mut self, turn: &mut Turn<'_>, reason: &GroupError) {
         for member in self.members.values_mut() {
             let waiting = std::mem::replace(&mut member.waiting, Waiting::Nothing);
-            refuse(turn, waiting, &GroupError::NotCoordinator);
+            refuse(turn, waiting, reason);
         }
     }
 

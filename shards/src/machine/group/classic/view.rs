@@ -47,18 +47,25 @@ impl ClassicGroup {
     }
 
     /// The coordinator has loaded: sessions begin.
-    pub(in crate::machine::group) fn begin_sessions(&mut self, turn: &mut Turn<'_>) {
+    ///
+    /// `is_unled` says that nobody leads it by its record ([`ClassicGroup::unled_record`]).
+    pub(in crate::machine::group) fn begin_sessions(
+        &mut self,
+        turn: &mut Turn<'_>,
+        is_unled: bool,
+    ) {
         let member_ids: Vec<String> = self.members.keys().cloned().collect();
         for member_id in member_ids {
             self.heard(turn, &member_id);
         }
-        if self.members.len() > turn.settings.members_max {
+        let has_unshared = is_unled && self.state == ClassicState::Stable;
+        if has_unshared || self.members.len() > turn.settings.members_max {
             self.rebalance(turn);
         }
     }
 
     /// The group's record.
-    pub(super) fn record(&self) -> GroupRecord {
+    pub(in crate::machine::group) fn record(&self) -> GroupRecord {
         let member = |(member_id, member): (&String, &Member)| ClassicMember {
             member_id: member_id.clone(),
             instance_id: member.instance_id.clone(),
@@ -78,6 +85,16 @@ impl ClassicGroup {
             members: self.members.iter().map(member).collect(),
         };
         GroupRecord::Group { group_id: self.group_id.clone(), value: Some(value) }
+    }
+
+    /// The record of a group of members that have not shared among them what there is: none of them leads. Another
+    /// coordinator would otherwise find them all content, and what nobody has would stay with nobody.
+    pub(in crate::machine::group) fn unled_record(&self) -> GroupRecord {
+        let mut record = self.record();
+        if let GroupRecord::Group { value: Some(value), .. } = &mut record {
+            value.leader = None;
+        }
+        record
     }
 
     /// The record of a group that begins: no type, no members.
@@ -173,7 +190,8 @@ impl ClassicGroup {
         if is_read { Ok(()) } else { Err(GroupError::NonEmptyGroup) }
     }
 
-    fn is_of_consumers(&self) -> bool {
+    /// Whether its members are consumers: a coordinator can read what they tell each other.
+    pub(in crate::machine::group) fn is_of_consumers(&self) -> bool {
         self.protocol_type.as_deref() == Some(CONSUMER_PROTOCOL_TYPE)
     }
 

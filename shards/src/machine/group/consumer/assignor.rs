@@ -87,7 +87,7 @@ impl<'a> Spec<'a> {
     fn kept(&self, member: &MemberSpec<'_>) -> Vec<Place> {
         let may_keep = |(topic, partition): &&Place| {
             member.topics.contains(topic)
-                && self.topics.get(topic).is_some_and(|count| partition.0 < *count)
+                && self.topics.get(topic).is_some_and(|count| (0..*count).contains(&partition.0))
         };
         member.target.into_iter().flatten().filter(may_keep).copied().collect()
     }

@@ -22,8 +22,22 @@ pub(in crate::machine::group) struct Surroundings<'a> {
     pub(in crate::machine::group) topics: &'a Topics,
     /// Whether topics may have changed since the group last looked.
     pub(in crate::machine::group) is_stale: bool,
+    /// Whether the group was rebalancing when it was converted: what members have is not what they are to share.
+    pub(in crate::machine::group) is_unsettled: bool,
     pub(in crate::machine::group) session_timeout_ms: i32,
     pub(in crate::machine::group) heartbeat_interval_ms: i32,
+}
+
+/// What a member has told of itself.
+pub(super) struct Change<'a> {
+    pub(super) member_id: &'a str,
+    pub(super) before: &'a Member,
+    /// As it is with what it told.
+    pub(super) member: Member,
+    /// The static member whose place it takes.
+    pub(super) replaced: Option<String>,
+    /// What it says that it has, if it says so.
+    pub(super) owned: Option<&'a Partitions>,
 }
 
 /// The group as it will be with the records of this turn, as far as the turn must know.
@@ -50,7 +64,7 @@ impl ConsumerGroup {
         request: &ConsumerHeartbeat,
     ) -> Result<ConsumerBeat, GroupError> {
         match request.member_epoch {
-            LEAVE_EPOCH => self.leave(turn, around.topics, request),
+            LEAVE_EPOCH => Err(GroupError::InvalidRequest("who leaves has no heartbeat")),
             STATIC_LEAVE_EPOCH => self.leave_for_a_while(turn, request),
             _ => self.stay(turn, around, request),
         }
@@ -63,56 +77,12 @@ impl ConsumerGroup {
         request: &ConsumerHeartbeat,
     ) -> Result<ConsumerBeat, GroupError> {
         let owned = request.owned.as_deref().map(places);
-        let (mut member, replaced) = self.locate(turn, request, owned.as_ref())?;
-        let is_known = self.members.contains_key(&request.member_id);
-        let before = member.clone();
+        let (before, replaced) = self.locate(turn, request, owned.as_ref())?;
+        let mut member = before.clone();
         tell(&mut member, request);
-        let mut draft = Draft {
-            group: self,
-            topics: around.topics,
-            gone: replaced.clone().into_iter().collect(),
-            member: Some((request.member_id.clone(), member.clone())),
-            resolved: BTreeMap::new(),
-        };
-        // Everything that can be refused is, before anything is recorded.
-        let new_expression =
-            member.expression().filter(|text| !self.expressions.contains_key(*text));
-        if let Some(text) = new_expression {
-            draft.resolved.insert(text.to_owned(), around.topics.matching(text)?);
-        }
-        if let Some(old) = &replaced {
-            self.replace(turn, old, &request.member_id, &member);
-        } else if !is_known || member.told != before.told {
-            turn.record(member_record(self, &request.member_id, &member));
-        }
-        let has_new_names = member.told.topics != before.told.topics;
-        let has_new_expression = member.expression() != before.expression();
-        draft.record_expressions(turn, around.is_stale, before.expression());
-        let has_news = has_new_names || has_new_expression || self.epoch == 0;
-        let epoch = draft.record_epoch(turn, has_news, around.is_stale);
-        let mut target_epoch = self.target_epoch;
-        let target_of = replaced.as_deref().unwrap_or(&request.member_id);
-        let mut target = self.target.get(target_of).cloned().unwrap_or_default();
-        if epoch > self.target_epoch {
-            target_epoch = epoch;
-            target = draft.record_target(turn, epoch, replaced.as_deref());
-        }
-        let topics = draft.topic_ids(&member);
-        let way = Way {
-            target_epoch,
-            target: &target,
-            topics: &topics,
-            has_new_topics: has_new_names || has_new_expression,
-            owned: owned.as_ref(),
-        };
-        let is_own =
-            |owner: &String| *owner == request.member_id || Some(owner) == replaced.as_ref();
-        member.current = before
-            .current
-            .next(&way, |place| self.owners.get(place).is_some_and(|owner| !is_own(owner)));
-        if !is_known || member.current != before.current {
-            turn.record(member.current.record(self.key(&request.member_id)));
-        }
+        let (member_id, owned) = (request.member_id.as_str(), owned.as_ref());
+        let change = Change { member_id, before: &before, member, replaced, owned };
+        let member = self.advance(turn, around, change)?;
         self.watch(turn, around, &request.member_id, &member);
         let has_other_places = !member.current.assigned.keys().eq(before.current.assigned.keys());
         let is_full = request.rebalance_timeout_ms.is_some()
@@ -125,6 +95,64 @@ impl ConsumerGroup {
             heartbeat_interval_ms: around.heartbeat_interval_ms,
             assignment: tells.then(|| listed(member.current.assigned.keys())),
         })
+    }
+
+    /// A member has told of itself: records what brings the group and the member further. The member as it then is.
+    pub(super) fn advance(
+        &self,
+        turn: &mut Turn<'_>,
+        around: &Surroundings<'_>,
+        change: Change<'_>,
+    ) -> Result<Member, GroupError> {
+        let Change { member_id, before, mut member, replaced, owned } = change;
+        let is_known = self.members.contains_key(member_id);
+        let mut draft = Draft {
+            group: self,
+            topics: around.topics,
+            gone: replaced.clone().into_iter().collect(),
+            member: Some((member_id.to_owned(), member.clone())),
+            resolved: BTreeMap::new(),
+        };
+        // Everything that can be refused is, before anything is recorded.
+        let new_expression =
+            member.expression().filter(|text| !self.expressions.contains_key(*text));
+        if let Some(text) = new_expression {
+            draft.resolved.insert(text.to_owned(), around.topics.matching(text)?);
+        }
+        if let Some(old) = &replaced {
+            self.replace(turn, old, member_id, &member);
+        } else if !is_known || member.told != before.told {
+            turn.record(member_record(self, member_id, &member));
+        }
+        let has_new_names = member.told.topics != before.told.topics;
+        let has_new_expression = member.expression() != before.expression();
+        draft.record_expressions(turn, around.is_stale, before.expression());
+        let has_news =
+            has_new_names || has_new_expression || self.epoch == 0 || around.is_unsettled;
+        let epoch = draft.record_epoch(turn, has_news, around.is_stale);
+        let mut target_epoch = self.target_epoch;
+        let target_of = replaced.as_deref().unwrap_or(member_id);
+        let mut target = self.target.get(target_of).cloned().unwrap_or_default();
+        if epoch > self.target_epoch {
+            target_epoch = epoch;
+            target = draft.record_target(turn, epoch, replaced.as_deref());
+        }
+        let topics = draft.topic_ids(&member);
+        let way = Way {
+            target_epoch,
+            target: &target,
+            topics: &topics,
+            has_new_topics: has_new_names || has_new_expression,
+            owned,
+        };
+        let is_own = |owner: &String| owner == member_id || Some(owner) == replaced.as_ref();
+        member.current = before
+            .current
+            .next(&way, |place| self.owners.get(place).is_some_and(|owner| !is_own(owner)));
+        if !is_known || member.current != before.current {
+            turn.record(member.current.record(self.key(member_id)));
+        }
+        Ok(member)
     }
 
     /// The member as it is now, and the id of the static member whose place it takes.
@@ -144,7 +172,10 @@ impl ConsumerGroup {
                     let old = self.members.get(current).ok_or(GroupError::UnknownMemberId)?;
                     return match joins {
                         false => Err(GroupError::FencedInstanceId),
-                        true if old.current.epoch != STATIC_LEAVE_EPOCH => {
+                        // A classic one does not say that it leaves for a while.
+                        true if old.told.classic.is_none()
+                            && old.current.epoch != STATIC_LEAVE_EPOCH =>
+                        {
                             Err(GroupError::UnreleasedInstanceId)
                         }
                         true => Ok((returned(old), Some(current.clone()))),
@@ -183,24 +214,12 @@ impl ConsumerGroup {
 
     /// The tombstones of a member.
     fn record_departure(&self, turn: &mut Turn<'_>, member_id: &str) {
-        turn.timers.disarm(&self.session(member_id));
-        turn.timers.disarm(&self.revocation(member_id));
+        self.disarm(turn, member_id);
         turn.record(GroupRecord::Current { key: self.key(member_id), value: None });
         if self.target.contains_key(member_id) {
             turn.record(GroupRecord::Target { key: self.key(member_id), value: None });
         }
         turn.record(GroupRecord::Member { key: self.key(member_id), value: None });
-    }
-
-    fn leave(
-        &self,
-        turn: &mut Turn<'_>,
-        topics: &Topics,
-        request: &ConsumerHeartbeat,
-    ) -> Result<ConsumerBeat, GroupError> {
-        let member_id = self.leaver(request)?;
-        self.remove(turn, topics, &member_id);
-        Ok(farewell(request))
     }
 
     /// A static member leaves and says that it will be back: it keeps what it has until its session ends.
@@ -223,7 +242,14 @@ impl ConsumerGroup {
         Ok(farewell(request))
     }
 
-    fn leaver(&self, request: &ConsumerHeartbeat) -> Result<String, GroupError> {
+    /// The member that leaves for good or for a while.
+    ///
+    /// # Errors
+    /// When it is no member, or not the one of its instance id.
+    pub(in crate::machine::group) fn leaver(
+        &self,
+        request: &ConsumerHeartbeat,
+    ) -> Result<String, GroupError> {
         if let Some(instance_id) = &request.instance_id {
             let current = self.static_members.get(instance_id);
             let current = current.ok_or(GroupError::UnknownMemberId)?;
@@ -237,32 +263,53 @@ impl ConsumerGroup {
         }
     }
 
-    /// A member is out: what it had is free, and the others share it.
+    /// Members are out: what they had is free, and the others share it.
     pub(in crate::machine::group) fn remove(
         &self,
         turn: &mut Turn<'_>,
         topics: &Topics,
-        member_id: &str,
+        gone: &BTreeSet<String>,
     ) {
-        let Some(member) = self.members.get(member_id) else { return };
-        self.record_departure(turn, member_id);
-        let mut draft = Draft {
-            group: self,
-            topics,
-            gone: BTreeSet::from([member_id.to_owned()]),
-            member: None,
-            resolved: BTreeMap::new(),
-        };
-        draft.record_expressions(turn, false, member.expression());
+        let mut expressions = BTreeSet::new();
+        for member_id in gone {
+            let Some(member) = self.members.get(member_id) else { continue };
+            expressions.extend(member.expression());
+            self.record_departure(turn, member_id);
+        }
+        let (gone, resolved) = (gone.clone(), BTreeMap::new());
+        let mut draft = Draft { group: self, topics, gone, member: None, resolved };
+        for expression in expressions {
+            draft.record_expressions(turn, false, Some(expression));
+        }
         draft.record_epoch(turn, true, false);
     }
 
-    fn session(&self, member_id: &str) -> Timer {
+    /// Nothing of a member is due any more.
+    pub(in crate::machine::group) fn disarm(&self, turn: &mut Turn<'_>, member_id: &str) {
+        for timer in [
+            self.session(member_id),
+            self.revocation(member_id),
+            self.member_join(member_id),
+            self.member_sync(member_id),
+        ] {
+            turn.timers.disarm(&timer);
+        }
+    }
+
+    pub(super) fn session(&self, member_id: &str) -> Timer {
         Timer::Session { group_id: self.group_id.clone(), member_id: member_id.to_owned() }
     }
 
     fn revocation(&self, member_id: &str) -> Timer {
         Timer::Revocation { group_id: self.group_id.clone(), member_id: member_id.to_owned() }
+    }
+
+    pub(super) fn member_join(&self, member_id: &str) -> Timer {
+        Timer::MemberJoin { group_id: self.group_id.clone(), member_id: member_id.to_owned() }
+    }
+
+    pub(super) fn member_sync(&self, member_id: &str) -> Timer {
+        Timer::MemberSync { group_id: self.group_id.clone(), member_id: member_id.to_owned() }
     }
 
     /// How long the member may be silent, and how long it may take to give up what it was told to.
@@ -273,7 +320,13 @@ impl ConsumerGroup {
         member_id: &str,
         member: &Member,
     ) {
+        if let Some(classic) = &member.told.classic {
+            // It is told to join again when it is heard; from then on its time runs.
+            return turn.arm(self.session(member_id), classic.session_timeout_ms);
+        }
         turn.arm(self.session(member_id), around.session_timeout_ms);
+        turn.timers.disarm(&self.member_join(member_id));
+        turn.timers.disarm(&self.member_sync(member_id));
         let revocation = self.revocation(member_id);
         if member.current.state != MemberState::UnrevokedPartitions {
             turn.timers.disarm(&revocation);
@@ -293,17 +346,10 @@ impl ConsumerGroup {
         }
     }
 
-    /// A member did not give up in time what it was told to.
-    pub(in crate::machine::group) fn revocation_time_is_up(
-        &self,
-        turn: &mut Turn<'_>,
-        topics: &Topics,
-        member_id: &str,
-    ) {
+    /// Whether a member has still to give up what it was told to.
+    pub(in crate::machine::group) fn is_revoking(&self, member_id: &str) -> bool {
         let member = self.members.get(member_id);
-        if member.is_some_and(|it| it.current.state == MemberState::UnrevokedPartitions) {
-            self.remove(turn, topics, member_id);
-        }
+        member.is_some_and(|it| it.current.state == MemberState::UnrevokedPartitions)
     }
 }
 
@@ -442,6 +488,7 @@ impl Draft<'_> {
 /// What a heartbeat says of the member; what it leaves out stays.
 fn tell(member: &mut Member, request: &ConsumerHeartbeat) {
     let told = &mut member.told;
+    told.classic = None;
     told.client_id.clone_from(&request.client.id);
     told.client_host.clone_from(&request.client.host);
     if request.instance_id.is_some() {
@@ -466,7 +513,7 @@ fn tell(member: &mut Member, request: &ConsumerHeartbeat) {
 }
 
 /// A static member that comes back: it has what it had, in no epoch.
-fn returned(old: &Member) -> Member {
+pub(super) fn returned(old: &Member) -> Member {
     let current = Current { epoch: JOIN_EPOCH, previous_epoch: JOIN_EPOCH, ..old.current.clone() };
     Member { told: old.told.clone(), current }
 }
@@ -493,7 +540,8 @@ fn member_record(group: &ConsumerGroup, member_id: &str, member: &Member) -> Gro
     GroupRecord::Member { key: group.key(member_id), value: Some(member.told.clone()) }
 }
 
-fn farewell(request: &ConsumerHeartbeat) -> ConsumerBeat {
+/// The answer to a member that leaves.
+pub(in crate::machine::group) fn farewell(request: &ConsumerHeartbeat) -> ConsumerBeat {
     ConsumerBeat {
         member_id: request.member_id.clone(),
         member_epoch: request.member_epoch,

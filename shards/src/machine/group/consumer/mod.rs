@@ -9,10 +9,12 @@
 //! Invariant: a partition is with one member at most. Who has one keeps it until it says that it gave it up, or
 //! is out; nobody else gets it before.
 //!
-//! Deliberately absent: members that speak the classic protocol in such a group. Their records are kept as they
-//! are; a classic member that asks is refused.
+//! Members that speak the classic protocol take part (`classic_members.rs`): to them a new epoch is a rebalance.
+//! How such a group comes to be, and ends, is `conversion.rs`.
 
 mod assignor;
+mod classic_members;
+mod conversion;
 mod heartbeat;
 mod reconcile;
 mod topics;
@@ -20,7 +22,7 @@ mod view;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-pub(super) use heartbeat::Surroundings;
+pub(super) use heartbeat::{Surroundings, farewell};
 pub use topics::{TopicFacts, Topics};
 pub(super) use view::check_heartbeat;
 
@@ -258,7 +260,10 @@ impl ConsumerGroup {
             let told = &member.told;
             let topics = told.topics.iter().map(|topic| topic.len() + 24).sum::<usize>();
             let places = 2 * member.current.assigned.len() + member.current.revoking.len();
-            512 + member_id.len() + told.client_id.len() + topics + places * 48
+            let classic = told.classic.iter().flat_map(|classic| &classic.protocols);
+            let classic = classic.map(|(name, metadata)| name.len() + metadata.len() + 48);
+            let strings = member_id.len() + told.client_id.len() + classic.sum::<usize>();
+            512 + strings + topics + places * 48
         });
         let expressions = self.expressions.iter().map(|(text, found)| {
             text.len() + found.topics.iter().map(|topic| topic.len() + 24).sum::<usize>()

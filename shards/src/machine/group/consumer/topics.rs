@@ -4,8 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use regex::{Regex, RegexBuilder};
 
+use super::{Partitions, Place};
+use crate::machine::group::embedded::NamedPartitions;
 use crate::machine::group::request::GroupError;
-use crate::model::TopicId;
+use crate::model::{PartitionIndex, TopicId};
 
 /// What a compiled expression may take. One that takes more is refused.
 const EXPRESSION_BYTES_MAX: usize = 256 << 10;
@@ -36,6 +38,31 @@ impl Topics {
     ) -> impl Iterator<Item = (&'a String, TopicFacts)> {
         let known = |name: &'a String| Some((name, *self.by_name.get(name)?));
         names.into_iter().filter_map(known)
+    }
+
+    /// The partitions of topics that exist, as somebody names them.
+    pub(super) fn places(&self, named: &NamedPartitions) -> Partitions {
+        let known = named
+            .iter()
+            .filter_map(|(name, indexes)| Some((self.by_name.get(name)?.topic_id, indexes)));
+        let places = known.flat_map(|(topic_id, indexes)| {
+            let indexes = indexes.iter().filter(|index| **index >= 0);
+            indexes.map(move |index| (topic_id, PartitionIndex(*index)))
+        });
+        places.collect()
+    }
+
+    /// Partitions by the names of their topics, those left out that do not exist any more.
+    pub(super) fn named<'a>(&self, places: impl IntoIterator<Item = &'a Place>) -> NamedPartitions {
+        let mut by_id: BTreeMap<TopicId, Vec<i32>> = BTreeMap::new();
+        for (topic_id, index) in places {
+            by_id.entry(*topic_id).or_default().push(index.0);
+        }
+        let named = self
+            .by_name
+            .iter()
+            .filter_map(|(name, facts)| Some((name.clone(), by_id.get(&facts.topic_id)?.clone())));
+        named.collect()
     }
 
     /// Names that an expression matches as a whole, ascending.

@@ -76,7 +76,8 @@ impl ConsumerGroup {
             return Ok(());
         }
         let member = self.members.get(&request.member_id).ok_or(GroupError::UnknownMemberId)?;
-        if !request.knows_epochs {
+        let is_classic = member.told.classic.is_some();
+        if !request.knows_epochs && !is_classic {
             return Err(GroupError::UnsupportedVersion);
         }
         let current = &member.current;
@@ -93,7 +94,11 @@ impl ConsumerGroup {
         };
         let had_all = request.offsets.iter().all(|it| had(&it.topic, it.partition));
         let is_earlier = epoch > 0 && epoch < current.epoch;
-        if is_earlier && had_all { Ok(()) } else { Err(GroupError::StaleMemberEpoch) }
+        match is_earlier && had_all {
+            true => Ok(()),
+            false if is_classic => Err(GroupError::IllegalGeneration),
+            false => Err(GroupError::StaleMemberEpoch),
+        }
     }
 
     /// Whether whoever asks may fetch offsets.
@@ -123,21 +128,23 @@ impl ConsumerGroup {
     }
 
     /// The records after which the group is not there.
-    ///
-    /// # Panics
-    /// When it has members.
     pub(in crate::machine::group) fn tombstones(&self) -> Vec<GroupRecord> {
-        assert!(self.members.is_empty(), "{}: members are removed one by one", self.group_id);
         let group_id = || self.group_id.clone();
         let mut records = Vec::new();
+        for member_id in self.members.keys() {
+            records.push(GroupRecord::Current { key: self.key(member_id), value: None });
+        }
         for member_id in self.target.keys() {
             records.push(GroupRecord::Target { key: self.key(member_id), value: None });
+        }
+        records.push(GroupRecord::TargetEpoch { group_id: group_id(), value: None });
+        for member_id in self.members.keys() {
+            records.push(GroupRecord::Member { key: self.key(member_id), value: None });
         }
         for expression in self.expressions.keys().cloned() {
             let group_id = group_id();
             records.push(GroupRecord::RegularExpression { group_id, expression, value: None });
         }
-        records.push(GroupRecord::TargetEpoch { group_id: group_id(), value: None });
         // Kafka removes the retired record with the group, in case an older release left one.
         let group_and_all =
             GroupRecord::ConsumerGroupPartitions { group_id: group_id(), deleted: true };

@@ -1,16 +1,14 @@
-use std::sync::Arc;
-
 use super::*;
 use crate::format::group_record::{MemberState, TopicPartitions};
 
 /// Topics `apples` of three partitions and `pears` of two.
-fn orchard() -> Topics {
+pub(super) fn orchard() -> Topics {
     let topic = |n, partitions| TopicFacts { topic_id: TopicId([n; 16]), partitions };
     let by_name = [("apples".to_owned(), topic(1, 3)), ("pears".to_owned(), topic(2, 2))];
     Topics { version: 1, by_name: by_name.into() }
 }
 
-fn request(member_id: &str, member_epoch: i32) -> ConsumerHeartbeat {
+pub(super) fn request(member_id: &str, member_epoch: i32) -> ConsumerHeartbeat {
     ConsumerHeartbeat {
         group_id: "g".to_owned(),
         client: Client { id: "client".to_owned(), host: "/127.0.0.1".to_owned() },
@@ -26,7 +24,7 @@ fn request(member_id: &str, member_epoch: i32) -> ConsumerHeartbeat {
     }
 }
 
-fn joins(member_id: &str, topics: &[&str]) -> ConsumerHeartbeat {
+pub(super) fn joins(member_id: &str, topics: &[&str]) -> ConsumerHeartbeat {
     ConsumerHeartbeat {
         rebalance_timeout_ms: Some(30_000),
         topics: Some(topics.iter().map(|topic| (*topic).to_owned()).collect()),
@@ -35,7 +33,7 @@ fn joins(member_id: &str, topics: &[&str]) -> ConsumerHeartbeat {
     }
 }
 
-fn owns(member_id: &str, epoch: i32, places: &[(u8, &[i32])]) -> ConsumerHeartbeat {
+pub(super) fn owns(member_id: &str, epoch: i32, places: &[(u8, &[i32])]) -> ConsumerHeartbeat {
     let topic = |(n, partitions): &(u8, &[i32])| TopicPartitions {
         topic_id: TopicId([*n; 16]),
         partitions: partitions.iter().map(|it| PartitionIndex(*it)).collect(),
@@ -62,7 +60,10 @@ impl Scene {
         scene
     }
 
-    fn consume(&mut self, request: ConsumerHeartbeat) -> Result<ConsumerBeat, GroupError> {
+    pub(super) fn consume(
+        &mut self,
+        request: ConsumerHeartbeat,
+    ) -> Result<ConsumerBeat, GroupError> {
         let ticket = self.ask(GroupRequest::ConsumerHeartbeat(request));
         match self.answer(ticket) {
             Some(GroupResponse::ConsumerHeartbeat(beat)) => {
@@ -74,13 +75,13 @@ impl Scene {
     }
 
     /// Epoch and assignment, `-` when there is none in the answer.
-    fn told(&mut self, request: ConsumerHeartbeat) -> (i32, String) {
+    pub(super) fn told(&mut self, request: ConsumerHeartbeat) -> (i32, String) {
         let beat = self.consume(request).unwrap();
         let assignment = beat.assignment.as_deref().map_or("-".to_owned(), shown);
         (beat.member_epoch, assignment)
     }
 
-    fn consumers(&mut self) -> DescribedConsumerGroup {
+    pub(super) fn consumers(&mut self) -> DescribedConsumerGroup {
         let ticket = self.ask(GroupRequest::DescribeConsumerGroups(vec!["g".to_owned()]));
         match self.answer(ticket) {
             Some(GroupResponse::DescribeConsumerGroups(groups)) => groups[0].1.clone().unwrap(),
@@ -89,7 +90,7 @@ impl Scene {
     }
 }
 
-fn told(epoch: i32, assignment: &str) -> (i32, String) {
+pub(super) fn told(epoch: i32, assignment: &str) -> (i32, String) {
     (epoch, assignment.to_owned())
 }
 
@@ -335,8 +336,10 @@ fn members_go_on_after_a_failover() {
 }
 
 #[test]
-fn a_group_changes_its_protocol_only_while_it_is_empty() {
-    let mut scene = Scene::orchard();
+fn a_group_changes_its_protocol_while_it_is_empty_whatever_the_policy() {
+    let migration_policy = MigrationPolicy::Disabled;
+    let mut scene = Scene::with(GroupSettings { migration_policy, ..GroupSettings::default() });
+    scene.coordinator.set_topics(Arc::new(orchard()));
     let old = scene.stable(1);
     let missing = GroupError::GroupIdNotFound("g".to_owned());
     assert_eq!(scene.consume(joins("x", &["apples"])), Err(missing));
