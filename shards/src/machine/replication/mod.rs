@@ -20,6 +20,7 @@ mod holes;
 pub mod inbound;
 pub mod link;
 mod shard;
+mod slowness;
 mod streams;
 #[cfg(test)]
 mod tests;
@@ -62,7 +63,7 @@ pub struct PeerLimits {
     pub lag_time_max_ms: u64,
     /// Acknowledgements that take longer than so many times those of the fastest peer are slow.
     pub slow_factor: u64,
-    /// Acknowledgements below are never slow; 0 turns the rule off.
+    /// Acknowledgements that take less make nobody slow; 0 turns the rule off.
     pub slow_ms_min: u64,
     /// How long a peer is slow before it leaves in-sync sets, and fast before it may come back.
     pub slow_after_ms: u64,

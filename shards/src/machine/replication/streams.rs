@@ -3,7 +3,7 @@
 use super::divergence::{GoesOn, LeaderLog, goes_on};
 use super::holes::Holes;
 use super::link::{Link, LinkState, Stream, StreamState};
-use super::{LogRead, PeerEffect};
+use super::{LogRead, PeerEffect, slowness};
 use crate::format::metadata_command::{ChangePartition, IsrMember};
 use crate::format::peer_frame::{History, Start, StreamFailure, StreamId};
 use crate::format::record_batch::StoredBatch;
@@ -316,7 +316,7 @@ impl ShardMachine {
     /// Looks at all in-sync sets: who lags or is slow leaves, who has caught up joins.
     pub(super) fn check_isr(&mut self, now: MonotonicMicros) {
         let Some(replication) = &mut self.replication else { return };
-        judge_slowness(now, &mut replication.links, &replication.limits);
+        slowness::judge(now, &mut replication.links, &replication.limits);
         let slow: Vec<(NodeId, _, bool)> =
             replication.links.iter().map(|link| (link.node_id, link.shard, link.is_slow)).collect();
         let mut slots = Vec::new();
@@ -383,34 +383,4 @@ fn served_by(link: &Link, partitions: &Partitions) -> impl Iterator<Item = Slot>
     served
         .filter(move |(_, partition)| partition.leads() && follows(partition))
         .map(|(slot, _)| slot)
-}
-
-/// Slow is who takes several times as long as the fastest other peer, for a while. Who was slow has to be fast
-/// again, not just faster, and for as long: else a slow disk would come and go.
-fn judge_slowness(now: MonotonicMicros, links: &mut [Link], limits: &super::PeerLimits) {
-    if limits.slow_ms_min == 0 {
-        return;
-    }
-    let latencies: Vec<(NodeId, u64)> = links
-        .iter_mut()
-        .filter(|link| link.is_up())
-        .map(|link| (link.node_id, link.current_latency(now)))
-        .collect();
-    for link in links.iter_mut().filter(|link| link.is_up()) {
-        let others = latencies.iter().filter(|(node_id, _)| *node_id != link.node_id);
-        let Some(fastest) = others.map(|(_, latency)| *latency).min() else {
-            (link.is_slow, link.turning_since) = (false, None);
-            continue;
-        };
-        let limit = (fastest * limits.slow_factor).max(limits.slow_ms_min * 1000);
-        let own = latencies.iter().filter(|(node_id, _)| *node_id == link.node_id);
-        let latency = own.map(|(_, latency)| *latency).chain([link.latency_micros]).max();
-        let latency = latency.unwrap_or_default();
-        let seems_slow = if link.is_slow { latency * 2 > limit } else { latency > limit };
-        if seems_slow == link.is_slow {
-            link.turning_since = None;
-        } else if now.since(*link.turning_since.get_or_insert(now)) >= limits.slow_after_ms * 1000 {
-            (link.is_slow, link.turning_since) = (seems_slow, None);
-        }
-    }
 }
