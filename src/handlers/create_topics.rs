@@ -11,6 +11,7 @@ use chronik_protocol::{ErrorCode, KafkaString, Uuid};
 use chronik_shards::format::metadata_command::{
     Assignment, ConfigEntry, CreateTopic, MetadataCommand,
 };
+use chronik_shards::io::turn::Turn;
 use chronik_shards::machine::coordinators::GROUPS_TOPIC;
 use chronik_shards::machine::metadata::ApplyOutcome;
 use chronik_shards::machine::topic_config::{
@@ -22,7 +23,6 @@ use super::configs::source_code;
 use super::error::Refusal;
 use super::{Handlers, error, repeats};
 use crate::metadata_view::MetadataView;
-use crate::net::Turn;
 
 /// What a topic counts towards a turn, in bytes received: where it is only checked, nothing is waited for.
 const TOPIC_COST: usize = 16 << 10;

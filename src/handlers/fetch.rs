@@ -15,6 +15,7 @@ use chronik_protocol::messages::fetch_response::{
     PartitionData,
 };
 use chronik_protocol::{ErrorCode, KafkaString, Records, RequestFrame, Uuid};
+use chronik_shards::io::turn::Turn;
 use chronik_shards::machine::input::{FetchError, FetchInput, FetchPartition};
 use chronik_shards::model::{LeaderEpoch, MonotonicMicros, NodeId, Offset, ReplicaKey, ShardId};
 use chronik_shards::shard::{Fetched, FetchedPartition};
@@ -25,7 +26,7 @@ use super::nearest_replica::Reader;
 use super::partitions::{self, LeaderOnWire, NotHere, TopicNamed};
 use super::{Handlers, error};
 use crate::net::budget::Reservation;
-use crate::net::{ConnectionContext, Response, Turn};
+use crate::net::{ConnectionContext, Response};
 
 /// What looking again counts towards a turn, in bytes received.
 const ROUND_COST: usize = 128 << 10;

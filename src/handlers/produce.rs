@@ -21,6 +21,7 @@ use chronik_protocol::{ErrorCode, KafkaString, RequestFrame};
 use chronik_shards::format::compression::Codec;
 use chronik_shards::format::record::recompress;
 use chronik_shards::format::record_batch::{BatchError, ProducedBatch};
+use chronik_shards::io::turn::Turn;
 use chronik_shards::machine::input::{
     ProduceOutcome, ProduceOutcomes, ProducePartition, ProducePartitions,
 };
@@ -34,7 +35,6 @@ use super::partitions::{self, NotHere, TopicNamed};
 use super::{Handlers, error, groups};
 use crate::metadata_view::MetadataView;
 use crate::net;
-use crate::net::Turn;
 
 /// How many times `max.message.bytes` the records of a batch may take while they are not compressed.
 const EXPANSION_MAX: usize = 64;

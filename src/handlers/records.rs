@@ -7,9 +7,9 @@
 use chronik_shards::format::compression::Codec;
 use chronik_shards::format::record_batch::{BatchError, ProducedBatch};
 use chronik_shards::format::record_check::RecordCheck;
+use chronik_shards::io::turn::Turn;
 use chronik_shards::model::TimestampMs;
 
-use crate::net::Turn;
 use crate::net::budget::Budget;
 
 /// Bytes without compression that are walked before the shard gets its turn.

@@ -20,6 +20,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use chronik_shards::io::socket::{poll_uninterrupted, receive_now};
+use chronik_shards::io::turn::{Turn, give_way};
 use futures_io::{AsyncRead, AsyncWrite};
 use glommio::net::TcpStream;
 
@@ -32,8 +33,7 @@ use super::read_buffer::{ReadBuffer, ReadBuffers};
 use super::response_queue::ResponseQueue;
 use super::rounds::{REQUESTS_IN_A_ROW, Rounds, Seat};
 use super::socket;
-use super::turn::Turn;
-use super::write::WriteBatch;
+use super::write::{SEND_BYTES_MAX, WriteBatch};
 
 /// With so much of a frame missing, its bytes are not worth a copy.
 const STRAIGHT_BYTES_MIN: usize = 16 << 10;
@@ -470,6 +470,7 @@ async fn write_batch(connection: &Connection, batch: &mut WriteBatch) -> io::Res
                 let written = poll_fn(|cx| {
                     let mut stream = connection.stream.borrow_mut();
                     let slice = batch.first_unwritten();
+                    let slice = &slice[..slice.len().min(SEND_BYTES_MAX)];
                     poll_uninterrupted(|| Pin::new(&mut *stream).poll_write(cx, slice))
                 })
                 .await;
@@ -483,6 +484,9 @@ async fn write_batch(connection: &Connection, batch: &mut WriteBatch) -> io::Res
         }
         activity.bytes_out.set(activity.bytes_out.get() + written as u64);
         batch.advance(written);
+        if written == SEND_BYTES_MAX && !batch.is_written() {
+            give_way().await;
+        }
     }
     Ok(())
 }

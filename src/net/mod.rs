@@ -39,7 +39,6 @@ mod response_queue;
 mod rounds;
 mod socket;
 mod sweep;
-mod turn;
 mod write;
 
 #[cfg(test)]
@@ -53,4 +52,3 @@ pub use dispatch::{
     Response,
 };
 pub use socket::{AcceptedSocket, SocketOptions};
-pub use turn::Turn;

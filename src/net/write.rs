@@ -11,6 +11,9 @@ use chronik_shards::io::socket::{SLICES_MAX, send_now};
 use super::budget::Reservation;
 use super::response_queue::Answer;
 
+/// Most bytes handed to a socket at once: the kernel copies them on the shard's time.
+pub(super) const SEND_BYTES_MAX: usize = 256 << 10;
+
 /// Bytes after which a batch takes no further response.
 const BATCH_BYTES: usize = 1 << 20;
 
@@ -135,15 +138,28 @@ impl WriteBatch {
         (self.settled, self.responses) = (0, 0);
     }
 
-    /// Hands as much to the socket as it takes now.
+    /// Hands as much to the socket as it takes now, [`SEND_BYTES_MAX`] at most.
     ///
     /// # Errors
     /// `WouldBlock` when its buffer is full; anything else is the end of the connection.
     pub(super) fn send(&self, socket: RawFd) -> io::Result<usize> {
         let unwritten = self.parts[self.next..].iter().map(|part| self.slice(part));
         let first = self.first_unwritten();
-        send_now(socket, std::iter::once(first).chain(unwritten.skip(1)))
+        let slices = std::iter::once(first).chain(unwritten.skip(1));
+        send_now(socket, bounded(slices, SEND_BYTES_MAX))
     }
+}
+
+/// The first `room` bytes of the slices.
+fn bounded<'a>(
+    slices: impl Iterator<Item = &'a [u8]>,
+    mut room: usize,
+) -> impl Iterator<Item = &'a [u8]> {
+    slices.map_while(move |slice| {
+        let within = &slice[..slice.len().min(room)];
+        room -= within.len();
+        (!within.is_empty()).then_some(within)
+    })
 }
 
 #[cfg(test)]
@@ -180,6 +196,15 @@ mod tests {
         let mut got = Vec::new();
         theirs.read_to_end(&mut got).unwrap();
         assert_eq!(got, b"\0\0\0\x03abc\0\0\0\0\0\0\0\x01d");
+    }
+
+    #[test]
+    fn a_socket_is_handed_a_bounded_share_of_the_slices() {
+        let slices: [&[u8]; 3] = [b"abc", b"defg", b"h"];
+        let within = |room| bounded(slices.into_iter(), room).collect::<Vec<_>>().concat();
+        assert_eq!(within(5), b"abcde");
+        assert_eq!(within(7), b"abcdefg");
+        assert_eq!(within(9), b"abcdefgh");
     }
 
     #[test]

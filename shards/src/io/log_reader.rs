@@ -63,6 +63,8 @@ pub struct Source<'a> {
     pub view: &'a LogView,
     /// Whether the shard still has the partition, with the segments of `view` in the files of their names.
     pub is_current: &'a dyn Fn() -> bool,
+    /// How long to rest after a read of the disk, in percent of what it took.
+    pub rest_percent: &'a dyn Fn() -> u32,
 }
 
 /// Which records.
@@ -181,7 +183,7 @@ impl LogReader {
         let file = self.log_file(source, segment).await?;
         let mut scan = self.scan_from(source, segment, file, range.offset).await?;
         let window = range.max_bytes.clamp(WINDOW_BYTES_MIN, WINDOW_BYTES_MAX);
-        while let Some(piece) = scan.next_piece(&self.files, window).await? {
+        while let Some(piece) = scan.next_piece(&self.files, source, window).await? {
             let mut first = None;
             let mut stop = 0;
             let mut next = range.offset;
@@ -265,7 +267,11 @@ impl LogReader {
         }
         // An index holds less than one byte in a hundred of its log.
         let bytes_max = segment.bytes / 64 + 4096;
-        let bytes = match self.files.whole(source.directory, base, kind, bytes_max).await {
+        let bytes = match self
+            .files
+            .whole((source.directory, base, kind), bytes_max, source.rest_percent)
+            .await
+        {
             Ok(bytes) => Rc::<[u8]>::from(bytes),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Rc::default(),
             Err(error) => return Err(read_error(base, error)),
@@ -300,6 +306,7 @@ impl Scan {
     async fn next_piece(
         &mut self,
         files: &SegmentFiles,
+        source: Source<'_>,
         window: usize,
     ) -> Result<Option<Piece>, ReadError> {
         let mut wanted = window;
@@ -309,7 +316,7 @@ impl Scan {
                 return Ok(None);
             }
             let length = (wanted as u64).min(left) as usize;
-            let read = files.read(&self.file, self.position, length).await;
+            let read = files.read(&self.file, self.position, length, source.rest_percent).await;
             let bytes = Bytes::from(read.map_err(|error| match error.kind() {
                 io::ErrorKind::UnexpectedEof => self.damage(self.position, "the file ends".into()),
                 _ => read_error(self.base, error),

@@ -13,5 +13,6 @@ pub mod process;
 pub mod runtime;
 pub mod socket;
 pub mod store_thread;
+pub mod turn;
 pub mod wal_files;
 pub mod wal_writer;

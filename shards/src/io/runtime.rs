@@ -6,7 +6,7 @@
 //! before the turn's first task queue ran, the executor sleeps although tasks are ready, until the next
 //! event. With a timer of 1 ms that happened whenever the kernel took the thread off its CPU at
 //! that moment, which on a busy machine is every few thousand turns. So nothing may lean on the
-//! timer: whoever could stay ready for long gives the turn away by itself (see `net/turn`), and the
+//! timer: whoever could stay ready for long gives the turn away by itself (see `io/turn`), and the
 //! completions of urgent work, which go to the ring that interrupts a turn, end it at once.
 
 use std::future::Future;

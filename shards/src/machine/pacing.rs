@@ -3,8 +3,12 @@
 //! With much room left the store rests for most of the time between small writes. The fuller the log, the shorter the
 //! rests, down to none with room enough left for what arrives until the round's end. So the pace settles
 //! where segments keep up with what producers bring.
+//!
+//! Whoever reads what only the disk has rests as well, while there are producers: each commit waits behind the reads that
+//! came before it.
 
 use super::shard::{Life, ShardMachine};
+use crate::model::MonotonicMicros;
 
 /// The longest rests, in percent of the work before them.
 const REST_PERCENT_MAX: u32 = 800;
@@ -12,6 +16,11 @@ const REST_PERCENT_MAX: u32 = 800;
 const TAKEN_PERCENT_LEISURE: u32 = 25;
 /// From here on there are none.
 const TAKEN_PERCENT_HURRY: u32 = 60;
+
+/// Rests after reads of the disk, in percent of the read before them.
+const COLD_REST_PERCENT: u32 = 300;
+/// So long after a commit there are producers.
+const PRODUCERS_FOR_MICROS: u64 = 100_000;
 
 impl ShardMachine {
     /// How long storage may rest after all work, in percent of what that took.
@@ -23,6 +32,17 @@ impl ShardMachine {
             return 0;
         }
         rest_percent(self.wal.taken_percent())
+    }
+
+    /// How long reads of the disk rest, in percent of what each took. Not at all where nobody writes.
+    #[must_use]
+    pub fn cold_rest_percent(&self, now: MonotonicMicros) -> u32 {
+        let since = self.last_commit.map(|last| now.since(last));
+        if since.is_some_and(|micros| micros < PRODUCERS_FOR_MICROS) {
+            COLD_REST_PERCENT
+        } else {
+            0
+        }
     }
 }
 

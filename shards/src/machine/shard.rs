@@ -52,6 +52,8 @@ pub struct ShardMachine {
     pub(super) parked: Parked,
     pub(super) cache: CacheOrder,
     pub(super) waits: FetchWaits,
+    /// When the last commit was handed out.
+    pub(super) last_commit: Option<MonotonicMicros>,
     /// When retention looks around next; `None` when there is nothing it could ever remove.
     pub(super) next_retention: Option<MonotonicMicros>,
     pub(super) compaction: Compaction,
@@ -97,6 +99,7 @@ impl ShardMachine {
             parked: Parked::default(),
             cache: CacheOrder::default(),
             waits: FetchWaits::default(),
+            last_commit: None,
             next_retention: None,
             compaction: Compaction::default(),
             replication: None,
@@ -233,6 +236,7 @@ impl ShardMachine {
         }
         self.divert_large_runs(now, out);
         let commit = self.wal.next_commit()?;
+        self.last_commit = Some(now.monotonic);
         self.replicate(commit.entries.iter().filter_map(|entry| match entry {
             WalEntry::Batch { key, batch } => Some((key, batch)),
             _ => None,

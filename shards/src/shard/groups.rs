@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use super::core::{Core, Origin, Parked};
 use super::request::{Reply, Request};
+use super::segments::ReadFor;
 use crate::format::record_batch::{Batches, StoredBatch};
 use crate::io::local::Slot;
 use crate::io::log_reader::Range;
@@ -129,7 +130,7 @@ impl Core {
             }
             GroupRead::InSegments { offset, end, bytes_max } => {
                 let range = Range { offset, end, max_bytes: bytes_max };
-                match self.read(key, range).await {
+                match self.read(key, range, ReadFor::Node).await {
                     Ok(bytes) => (end, stored(&bytes)),
                     Err(error) => {
                         let reason = format!("the log cannot be read: {error}");

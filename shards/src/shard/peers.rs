@@ -18,6 +18,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use super::core::Core;
+use super::segments::ReadFor;
 use crate::format::metadata_command::ChangePartition;
 use crate::format::peer_frame::{Hello, PeerFrame};
 use crate::format::record_batch::{Batches, StoredBatch};
@@ -282,7 +283,8 @@ impl Core {
 
     async fn read_for_peer(self: Rc<Self>, read: LogRead) {
         let LogRead { key, offset, end, bytes_max, .. } = read;
-        let batches = match self.read(key, Range { offset, end, max_bytes: bytes_max }).await {
+        let range = Range { offset, end, max_bytes: bytes_max };
+        let batches = match self.read(key, range, ReadFor::Node).await {
             Ok(bytes) => Batches::new(&bytes)
                 .map_while(Result::ok)
                 .map_while(|(at, header)| {

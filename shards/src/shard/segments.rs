@@ -19,6 +19,15 @@ const READ_ATTEMPTS: usize = 3;
 /// How often a read looks whether an exchange of segments is through.
 const SWAP_PATIENCE: Duration = Duration::from_millis(1);
 
+/// Whom segments are read for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum ReadFor {
+    /// Consumers. Producers come first.
+    Clients,
+    /// A replica that catches up, or a coordinator that loads: the sooner they are done, the better for producers.
+    Node,
+}
+
 impl Core {
     pub(super) fn fetch(self: &Rc<Self>, origin: Origin, input: &FetchInput) {
         let plans = self.drive(|machine, _, _| machine.fetch(input));
@@ -42,7 +51,7 @@ impl Core {
     async fn fetched(&self, plan: FetchPlan) -> FetchedPartition {
         let (mut partition, range) = from_memory(plan);
         if let (Ok(fetched), Some(range)) = (&mut partition.result, range) {
-            match self.read(partition.key, range).await {
+            match self.read(partition.key, range, ReadFor::Clients).await {
                 Ok(bytes) => {
                     fetched.bytes = bytes.len();
                     fetched.record_count = record_count(&bytes);
@@ -55,7 +64,12 @@ impl Core {
     }
 
     /// Whole batches out of the segments.
-    pub(super) async fn read(&self, key: ReplicaKey, range: Range) -> Result<Bytes, FetchError> {
+    pub(super) async fn read(
+        &self,
+        key: ReplicaKey,
+        range: Range,
+        whom: ReadFor,
+    ) -> Result<Bytes, FetchError> {
         let still_here = || self.look(|machine| machine.info(key).is_some());
         let mut attempts = 0;
         while attempts < READ_ATTEMPTS {
@@ -64,8 +78,13 @@ impl Core {
                 return Err(FetchError::UnknownPartition(key));
             };
             let is_current = || self.look(|machine| machine.is_view_current(key, view.generation));
-            let source =
-                Source { key, directory: &directory, view: &view, is_current: &is_current };
+            let source = Source {
+                key,
+                directory: &directory,
+                view: &view,
+                is_current: &is_current,
+                rest_percent: &|| self.cold_rest_percent(whom),
+            };
             match self.reader.read(source, range).await {
                 Ok(_) if !still_here() => return Err(FetchError::UnknownPartition(key)),
                 Ok(bytes) => return Ok(bytes),
@@ -74,6 +93,16 @@ impl Core {
             attempts += self.await_swap(key, view.generation).await;
         }
         Err(FetchError::StorageFailed)
+    }
+
+    fn cold_rest_percent(&self, whom: ReadFor) -> u32 {
+        match whom {
+            ReadFor::Clients => {
+                let now = self.clock.now().monotonic;
+                self.look(|machine| machine.cold_rest_percent(now))
+            }
+            ReadFor::Node => 0,
+        }
     }
 
     /// Waits while files of a partition are being exchanged or cut, which is not for long. Returns how many attempts of a read
@@ -177,8 +206,13 @@ impl Core {
             })?;
             let directory = self.directory(key).ok_or(FetchError::UnknownPartition(key))?;
             let is_current = || self.look(|machine| machine.is_view_current(key, view.generation));
-            let source =
-                Source { key, directory: &directory, view: &view, is_current: &is_current };
+            let source = Source {
+                key,
+                directory: &directory,
+                view: &view,
+                is_current: &is_current,
+                rest_percent: &|| self.cold_rest_percent(ReadFor::Clients),
+            };
             let from = info.log_start_offset;
             let found = match target {
                 Some(target) => self.reader.first_at_or_after(source, target, from).await,

@@ -1,21 +1,37 @@
 //! Open segment files, and reading from them: the page cache at once, the disk in its own queue.
+//!
+//! What is asked of the disk is small and one thing at a time, and the system is told to read nothing ahead. A commit waits
+//! behind whatever the disk has been asked for before it: a reader of old data that is given its megabytes at once
+//! would hold up every producer of the node for as long as it reads.
 
 use std::cell::{Cell, RefCell};
 use std::io;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::path::Path;
 use std::rc::Rc;
+use std::time::{Duration, Instant};
 
 use glommio::TaskQueueHandle;
 use glommio::io::BufferedFile;
+use rustix::fs::Advice;
 
 use crate::io::local::Permits;
 use crate::io::lru::Lru;
+use crate::io::turn::give_way;
 use crate::model::{Offset, ReplicaKey};
 use crate::store::paths::{SegmentFile, segment_file};
 
 /// Reads of the disk that a shard has under way at most; further ones wait in line.
-const COLD_READS_MAX: usize = 16;
+const COLD_READS_MAX: usize = 1;
+
+/// Most bytes of such a read. Whoever wants more takes turns with the others.
+const COLD_READ_BYTES_MAX: usize = 128 << 10;
+
+/// However long a read took, the next one waits no longer than this.
+const COLD_REST_MAX: Duration = Duration::from_millis(10);
+
+/// Most bytes that are copied from the page cache before the shard looks at the rest of the world.
+const HOT_READ_BYTES_MAX: usize = 256 << 10;
 
 /// How many reads were answered how.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
@@ -80,28 +96,33 @@ impl SegmentFiles {
         Ok(file)
     }
 
-    /// All of an index file, at most `bytes_max` of it.
+    /// All of an index file, at most `bytes_max` of it. Otherwise as [`read`](Self::read).
     pub async fn whole(
         &self,
-        directory: &Path,
-        base: Offset,
-        kind: SegmentFile,
+        (directory, base, kind): (&Path, Offset, SegmentFile),
         bytes_max: u64,
+        rest_percent: &dyn Fn() -> u32,
     ) -> io::Result<Vec<u8>> {
         let file = Rc::new(open(directory, base, kind).await?);
         let bytes = file.file_size().await.map_err(io::Error::from)?.min(bytes_max);
-        self.read(&file, 0, bytes as usize).await
+        self.read(&file, 0, bytes as usize, rest_percent).await
     }
 
-    /// Reads exactly `length` bytes.
+    /// Reads exactly `length` bytes. After each read of the disk the shard's next one waits for `rest_percent` of
+    /// what it took.
     pub async fn read(
         &self,
         file: &Rc<BufferedFile>,
         position: u64,
         length: usize,
+        rest_percent: &dyn Fn() -> u32,
     ) -> io::Result<Vec<u8>> {
         let mut out = Vec::with_capacity(length);
-        read_cached(file, position, length, &mut out)?;
+        while read_cached(file, position, length.min(out.len() + HOT_READ_BYTES_MAX), &mut out)?
+            && out.len() < length
+        {
+            give_way().await;
+        }
         let mut counts = self.counts.get();
         if out.len() == length {
             counts.hot += 1;
@@ -110,35 +131,44 @@ impl SegmentFiles {
         }
         counts.cold += 1;
         self.counts.set(counts);
-        self.read_cold(file, position, length, out).await
+        self.read_cold(file, position, length, out, rest_percent).await
     }
 
-    /// Goes on where the page cache ended. The read runs to its end even when nobody waits for it
-    /// any more, and holds its permit until then.
+    /// Goes on where the page cache ended.
     async fn read_cold(
         &self,
         file: &Rc<BufferedFile>,
         position: u64,
         length: usize,
         mut out: Vec<u8>,
+        rest_percent: &dyn Fn() -> u32,
     ) -> io::Result<Vec<u8>> {
-        self.cold.acquire().await;
-        let _permit = Released(&self.cold);
-        let file = Rc::clone(file);
-        let task = async move {
-            while out.len() < length {
-                let at = position + out.len() as u64;
-                let read = file.read_at(at, length - out.len()).await.map_err(io::Error::from)?;
-                if read.is_empty() {
-                    return Err(io::ErrorKind::UnexpectedEof.into());
-                }
-                let room = length - out.len();
-                out.extend_from_slice(&read[..read.len().min(room)]);
+        while out.len() < length {
+            let at = position + out.len() as u64;
+            self.cold.acquire().await;
+            let _permit = Released(&self.cold);
+            let begun = Instant::now();
+            let file = Rc::clone(file);
+            let task = async move { file.read_at(at, cold_read_bytes(at)).await };
+            let read = glommio::spawn_local_into(task, self.cold_queue).map_err(io::Error::from)?;
+            let read = read.await.map_err(io::Error::from)?;
+            if read.is_empty() {
+                return Err(io::ErrorKind::UnexpectedEof.into());
             }
-            Ok(out)
-        };
-        glommio::spawn_local_into(task, self.cold_queue).map_err(io::Error::from)?.await
+            out.extend_from_slice(&read[..read.len().min(length - out.len())]);
+            let rest = (begun.elapsed() * rest_percent() / 100).min(COLD_REST_MAX);
+            if !rest.is_zero() {
+                glommio::timer::sleep(rest).await;
+            }
+        }
+        Ok(out)
     }
+}
+
+/// How much is asked of the disk at `position`: all up to the next boundary, whatever is wanted. Who reads on in small steps
+/// finds the rest in the page cache.
+const fn cold_read_bytes(position: u64) -> usize {
+    COLD_READ_BYTES_MAX - (position % COLD_READ_BYTES_MAX as u64) as usize
 }
 
 /// Gives a permit back, also when the read is dropped half-way.
@@ -151,18 +181,22 @@ impl Drop for Released<'_> {
 }
 
 async fn open(directory: &Path, base: Offset, kind: SegmentFile) -> io::Result<BufferedFile> {
-    BufferedFile::open(segment_file(directory, kind, base)).await.map_err(io::Error::from)
+    let file = BufferedFile::open(segment_file(directory, kind, base)).await?;
+    // SAFETY: the file is open and outlives the call.
+    let descriptor = unsafe { BorrowedFd::borrow_raw(file.as_raw_fd()) };
+    // A filesystem that takes no advice reads ahead as it likes.
+    let _ = rustix::fs::fadvise(descriptor, 0, None, Advice::Random);
+    Ok(file)
 }
 
-/// Appends to `out` what the page cache has of the `length` bytes at `position`, without waiting.
-/// `out` ends up shorter than `length` where the disk would have to be asked, or the file ends.
+/// Appends to `out` what the page cache has from `position` on, until it is of `length`, without waiting. False where the disk
+/// would have to be asked, or the file ends.
 fn read_cached(
     file: &BufferedFile,
     position: u64,
     length: usize,
     out: &mut Vec<u8>,
-) -> io::Result<()> {
-    out.reserve_exact(length);
+) -> io::Result<bool> {
     while out.len() < length {
         let missing = length - out.len();
         let spare = out.spare_capacity_mut();
@@ -176,7 +210,7 @@ fn read_cached(
             libc::preadv2(file.as_raw_fd(), &room, 1, at as libc::off_t, libc::RWF_NOWAIT)
         };
         match read {
-            0 => return Ok(()),
+            0 => return Ok(false),
             // SAFETY: the kernel has initialised the first `read` bytes of the spare capacity,
             // which has room for them.
             1.. => unsafe { out.set_len(out.len() + read as usize) },
@@ -185,11 +219,11 @@ fn read_cached(
                 match error.raw_os_error() {
                     Some(libc::EINTR) => {}
                     // Not in the cache; or a filesystem that cannot tell.
-                    Some(libc::EAGAIN | libc::EOPNOTSUPP) => return Ok(()),
+                    Some(libc::EAGAIN | libc::EOPNOTSUPP) => return Ok(false),
                     _ => return Err(error),
                 }
             }
         }
     }
-    Ok(())
+    Ok(true)
 }

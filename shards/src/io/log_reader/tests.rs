@@ -4,6 +4,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use glommio::{LocalExecutorBuilder, Placement};
+use rustix::fs::Advice;
 
 use super::*;
 use crate::format::record_batch::{ProducedBatch, StoredBatch};
@@ -90,6 +91,7 @@ impl Log {
                     directory: &directory,
                     view: &view,
                     is_current: &|| true,
+                    rest_percent: &|| 10,
                 };
                 test(&reader, source).await
             })
@@ -172,6 +174,29 @@ fn sequential_reader_needs_no_index_after_its_first_read() {
         read
     });
     assert!(read == all);
+}
+
+#[test]
+fn what_only_the_disk_has_is_read_block_by_block() {
+    let log = write_log(&[&[100, 300_000, 5, 700_000, 131_072, 20]]);
+    let path = log.path(0, "log");
+    let file = fs::File::open(&path).unwrap();
+    file.sync_all().unwrap();
+    rustix::fs::fadvise(&file, 0, None, Advice::DontNeed).unwrap();
+    // Such a filesystem is a page cache and nothing else.
+    let is_in_memory = rustix::fs::fstatfs(&file).unwrap().f_type == libc::TMPFS_MAGIC;
+    let ranges = [range(3, 12, 1 << 20), range(0, 12, 2 << 20), range(8, 12, 16)];
+    let expected = ranges.map(|range| log.expected(range));
+    let (read, counts) = log.run(async move |reader, source| {
+        let mut read = Vec::new();
+        for range in ranges {
+            read.push(reader.read(source, range).await.unwrap());
+        }
+        (read, reader.counts())
+    });
+    assert!(read.iter().zip(&expected).all(|(read, expected)| read == expected));
+    assert!(counts.cold > 0 || is_in_memory, "{counts:?}");
+    assert!(counts.hot > 0, "{counts:?}");
 }
 
 #[test]

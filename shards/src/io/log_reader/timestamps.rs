@@ -102,7 +102,7 @@ impl LogReader {
         let begin = offset_for_timestamp(&index, segment.base_offset, before).max(from);
         let file = self.log_file(source, segment).await?;
         let mut scan = self.scan_from(source, segment, file, begin).await?;
-        while let Some(piece) = scan.next_piece(&self.files, SCAN_BYTES).await? {
+        while let Some(piece) = scan.next_piece(&self.files, source, SCAN_BYTES).await? {
             for batch in Batches::new(&piece.bytes) {
                 let (at, header) = batch.map_err(|error| {
                     scan.damage(piece.position + piece.bytes.len() as u64, error.to_string())

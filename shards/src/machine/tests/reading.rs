@@ -26,6 +26,21 @@ fn a_fetch_is_served_from_memory_up_to_the_high_watermark() {
 }
 
 #[test]
+fn reads_of_the_disk_rest_while_there_are_producers() {
+    let mut bench = bench();
+    let rest = |bench: &Bench| bench.machine.cold_rest_percent(bench.now.monotonic);
+    bench.pass_millis(1000);
+    assert_eq!(rest(&bench), 0);
+    bench.sent(batch(2, 100)).unwrap();
+    assert_eq!(rest(&bench), 300);
+    bench.pass_millis(99);
+    assert_eq!(rest(&bench), 300);
+    // The WAL writes a last line of its own when it has fallen silent.
+    bench.pass_millis(1000);
+    assert_eq!(rest(&bench), 0);
+}
+
+#[test]
 fn the_first_batch_is_whole_and_later_partitions_share_what_is_left() {
     let mut bench = bench();
     for partition in 1..4 {

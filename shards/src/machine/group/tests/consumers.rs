@@ -1,3 +1,4 @@
+use super::offsets::commit;
 use super::*;
 use crate::format::group_record::{MemberState, TopicPartitions};
 
@@ -363,26 +364,13 @@ fn offsets_are_committed_in_an_epoch_in_which_the_member_had_the_partition() {
     scene.told(owns("a", 2, &[(1, &[0, 1])]));
     scene.told(request("b", 3));
     let mut commit = |member_id: &str, epoch, partition, knows_epochs| {
-        let ticket = scene.ask(GroupRequest::CommitOffsets(CommitOffsets {
-            group_id: "g".to_owned(),
+        let outcome = scene.commit_as(CommitOffsets {
             generation_or_epoch: epoch,
             member_id: member_id.to_owned(),
-            instance_id: None,
-            retention_ms: None,
             knows_epochs,
-            offsets: vec![OffsetToCommit {
-                topic: "apples".to_owned(),
-                topic_id: TopicId([1; 16]),
-                partition: PartitionIndex(partition),
-                offset: Offset(1),
-                leader_epoch: None,
-                metadata: String::new(),
-            }],
-        }));
-        match scene.answer(ticket) {
-            Some(GroupResponse::CommitOffsets(outcome)) => outcome.clone().map(|_| ()),
-            other => panic!("{other:?}"),
-        }
+            ..commit("g", "apples", partition, 1, "")
+        });
+        outcome.map(|partitions| assert_eq!(partitions, [Ok(())]))
     };
     assert_eq!(commit("a", 3, 0, true), Ok(()));
     assert_eq!(commit("a", 2, 0, true), Ok(()), "it had this one in epoch 2");

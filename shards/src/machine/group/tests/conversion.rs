@@ -1,6 +1,7 @@
 //! Groups whose members change their protocol, one after the other.
 
 use super::consumers::{joins, orchard, owns, request, told};
+use super::offsets::commit;
 use super::*;
 use crate::machine::group::embedded::{NamedPartitions, assignment, assignment_bytes};
 
@@ -276,28 +277,14 @@ fn commits_of_classic_members_are_judged_by_their_generation() {
     let (mut scene, a, _) = Scene::classic_orchard(GroupSettings::default());
     scene.told(joins("x", &["apples"]));
     let mut commit = |generation, partition| {
-        let ticket = scene.ask(GroupRequest::CommitOffsets(CommitOffsets {
-            group_id: "g".to_owned(),
+        scene.commit_as(CommitOffsets {
             generation_or_epoch: generation,
             member_id: a.clone(),
-            instance_id: None,
-            retention_ms: None,
             knows_epochs: false,
-            offsets: vec![OffsetToCommit {
-                topic: "apples".to_owned(),
-                topic_id: TopicId([1; 16]),
-                partition: PartitionIndex(partition),
-                offset: Offset(1),
-                leader_epoch: None,
-                metadata: String::new(),
-            }],
-        }));
-        match scene.answer(ticket) {
-            Some(GroupResponse::CommitOffsets(outcome)) => outcome.clone().map(|_| ()),
-            other => panic!("committed? {other:?}"),
-        }
+            ..commit("g", "apples", partition, 1, "")
+        })
     };
-    assert_eq!(commit(1, 0), Ok(()));
+    assert_eq!(commit(1, 0), Ok(vec![Ok(())]));
     assert_eq!(commit(2, 0), Err(GroupError::IllegalGeneration));
 }
 

@@ -1,7 +1,7 @@
 use super::*;
 
 impl Scene {
-    fn commit_as(
+    pub(super) fn commit_as(
         &mut self,
         request: CommitOffsets,
     ) -> Result<Vec<Result<(), GroupError>>, GroupError> {
@@ -80,7 +80,7 @@ impl Scene {
     }
 }
 
-fn commit(
+pub(super) fn commit(
     group_id: &str,
     topic: &str,
     partition: i32,

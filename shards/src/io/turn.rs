@@ -1,4 +1,4 @@
-//! How long a connection may go on before it lets its shard look at the rest of the world.
+//! How long a connection or a read may go on before it lets its shard look at the rest of the world.
 //!
 //! The executor takes in completions, timers and messages of other threads between turns, and a turn lasts
 //! while any task is ready. A client that is faster than its shard would keep its connection ready for ever, and
@@ -42,7 +42,7 @@ impl Turn {
     }
 
     /// Counts a request and waits if the share is used up.
-    pub(super) async fn after_request(&mut self, request_bytes: usize) {
+    pub async fn after_request(&mut self, request_bytes: usize) {
         self.after(request_bytes.max(REQUEST_BYTES_MIN)).await;
     }
 
@@ -58,7 +58,7 @@ impl Turn {
 const AT_ONCE: Duration = Duration::from_micros(1);
 
 /// Returns after everything that is ready has run and the executor has taken in what came meanwhile.
-async fn give_way() {
+pub async fn give_way() {
     let mut timer: Option<Timer> = None;
     poll_fn(|context| {
         if let Some(timer) = &mut timer {
