@@ -121,7 +121,7 @@ impl StdDisk {
         // SAFETY: `limit` is a valid place for the call to write to, and outlives it.
         let result = unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) };
         let soft = if result == 0 { limit.rlim_cur.min(1 << 20) as usize } else { 1024 };
-        (soft / (4 * stores.max(1))).clamp(8, 512)
+        (soft / (4 * stores.max(1))).clamp(8, 4096)
     }
 }
 
