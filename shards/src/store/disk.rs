@@ -13,6 +13,7 @@ use std::thread;
 use std::time::Instant;
 
 use super::direct_write;
+use super::freeing::{Freeing, open_large};
 use super::pace::Pace;
 
 /// An entry of a directory.
@@ -95,6 +96,7 @@ pub trait Disk {
 #[derive(Clone, Debug, Default)]
 pub struct StdDisk {
     pace: Option<Pace>,
+    freeing: Option<Freeing>,
 }
 
 /// How much is read ahead by one call.
@@ -107,10 +109,21 @@ const THREADS_MAX: usize = 16;
 const SLICES_MAX: usize = 1024;
 
 impl StdDisk {
-    /// Writes at this pace.
+    /// Writes at this pace, and frees what is removed at one of its own.
     #[must_use]
     pub fn paced(pace: Pace) -> Self {
-        Self { pace: Some(pace) }
+        Self { pace: Some(pace), freeing: Some(Freeing::default()) }
+    }
+
+    /// Does what takes the name `path` from a file, if there is one.
+    fn unname(&self, path: &Path, work: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
+        let Some(freeing) = &self.freeing else { return work() };
+        let large = open_large(path);
+        work()?;
+        if let Some(file) = large {
+            freeing.free(file);
+        }
+        Ok(())
     }
 
     /// How many files a store may keep open when `stores` of them share the process: a quarter of
@@ -239,11 +252,11 @@ impl Disk for StdDisk {
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        fs::rename(from, to)
+        self.unname(to, || fs::rename(from, to))
     }
 
     fn remove_file(&self, path: &Path) -> io::Result<()> {
-        fs::remove_file(path)
+        self.unname(path, || fs::remove_file(path))
     }
 
     fn remove_dir(&self, dir: &Path) -> io::Result<()> {

@@ -14,6 +14,7 @@ mod compaction;
 pub mod deleted_topics;
 mod direct_write;
 pub mod disk;
+mod freeing;
 mod open_files;
 pub mod pace;
 pub mod partition_log;
