@@ -108,8 +108,8 @@ fn a_topic_is_compacted_beside_a_producer() {
     table.row("of the logs compacted", format!("{rate:.0} MiB/s"), "");
     for (what, rounds) in [("alone", &alone), ("meanwhile", &beside)] {
         let (p50, p99) = (median(rounds, Latencies::p50), median(rounds, Latencies::p99));
-        table.row(&format!("producer {what}, p50"), format!("{p50} µs"), "");
-        table.row(&format!("producer {what}, p99"), format!("{p99} µs"), "");
+        table.row(format!("producer {what}, p50"), format!("{p50} µs"), "");
+        table.row(format!("producer {what}, p99"), format!("{p99} µs"), "");
         table.row("", format!("{:?}", each(rounds, Latencies::p99)), "");
     }
     let rise = |before: u64, during: u64| {

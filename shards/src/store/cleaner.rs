@@ -29,7 +29,7 @@ impl Default for CleanerLimits {
 
 /// Rests that follow the work of compaction, in percent of it, whatever limit is set: nobody waits for it, and everybody
 /// for the processor and the disk.
-const REST_PERCENT: u32 = 600;
+const REST_PERCENT: u32 = 900;
 
 /// However long a step took, what is left of its rest is not waited for.
 const REST_MAX: Duration = Duration::from_secs(1);
@@ -198,12 +198,12 @@ mod tests {
     fn rests_follow_work_and_a_limit_on_bytes_is_kept_to() {
         let millis = Duration::from_millis;
         let free = CleanerLimits::default();
-        assert_eq!(free.rest_after(millis(10), 1 << 30), millis(60));
+        assert_eq!(free.rest_after(millis(10), 1 << 30), millis(90));
         assert_eq!(free.rest_after(Duration::from_secs(9), 0), REST_MAX);
         let limited =
             CleanerLimits { io_bytes_per_second_max: Some(1_000_000), ..CleanerLimits::default() };
         assert_eq!(limited.rest_after(millis(10), 100_000), millis(90));
-        assert_eq!(limited.rest_after(millis(10), 1000), millis(60), "the pace is slower");
+        assert_eq!(limited.rest_after(millis(10), 1000), millis(90), "the pace is slower");
         assert_eq!(limited.rest_after(millis(10), 5_000_000), millis(4990));
     }
 }

@@ -38,7 +38,7 @@ use crate::machine::effect::{CompactionFailure, CompactionReport, SegmentMeta};
 use crate::model::{Offset, ProducerId, ReplicaKey, TimestampMs};
 
 /// How much is read in a step, since a commit waits behind it; a batch beyond it is read whole.
-const STEP_BYTES: u64 = 128 << 10;
+const STEP_BYTES: u64 = 64 << 10;
 
 /// What the records of a batch may take without compression, in multiples of the largest batch, as where they are produced.
 const EXPANSION_MAX: usize = 64;
