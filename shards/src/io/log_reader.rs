@@ -63,8 +63,18 @@ pub struct Source<'a> {
     pub view: &'a LogView,
     /// Whether the shard still has the partition, with the segments of `view` in the files of their names.
     pub is_current: &'a dyn Fn() -> bool,
-    /// How long to rest after a read of the disk, in percent of what it took.
-    pub rest_percent: &'a dyn Fn() -> u32,
+    /// Whom it is read for.
+    pub whom: ReadFor<'a>,
+}
+
+/// Whom segments are read for. Each kind has a line of its own for the disk.
+#[derive(Clone, Copy)]
+pub enum ReadFor<'a> {
+    /// Consumers. Producers come first: after a read of the disk the next one waits, in percent of what it took, for as long as
+    /// this says.
+    Clients(&'a dyn Fn() -> u32),
+    /// A replica that catches up, or a coordinator that loads: the sooner they are done, the better for producers.
+    Node,
 }
 
 /// Which records.
@@ -267,15 +277,12 @@ impl LogReader {
         }
         // An index holds less than one byte in a hundred of its log.
         let bytes_max = segment.bytes / 64 + 4096;
-        let bytes = match self
-            .files
-            .whole((source.directory, base, kind), bytes_max, source.rest_percent)
-            .await
-        {
-            Ok(bytes) => Rc::<[u8]>::from(bytes),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Rc::default(),
-            Err(error) => return Err(read_error(base, error)),
-        };
+        let bytes =
+            match self.files.whole((source.directory, base, kind), bytes_max, source.whom).await {
+                Ok(bytes) => Rc::<[u8]>::from(bytes),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => Rc::default(),
+                Err(error) => return Err(read_error(base, error)),
+            };
         if !(source.is_current)() {
             return Err(ReadError::Gone);
         }
@@ -316,7 +323,7 @@ impl Scan {
                 return Ok(None);
             }
             let length = (wanted as u64).min(left) as usize;
-            let read = files.read(&self.file, self.position, length, source.rest_percent).await;
+            let read = files.read(&self.file, self.position, length, source.whom).await;
             let bytes = Bytes::from(read.map_err(|error| match error.kind() {
                 io::ErrorKind::UnexpectedEof => self.damage(self.position, "the file ends".into()),
                 _ => read_error(self.base, error),

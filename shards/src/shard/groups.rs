@@ -9,10 +9,9 @@ use std::time::Duration;
 
 use super::core::{Core, Origin, Parked};
 use super::request::{Reply, Request};
-use super::segments::ReadFor;
 use crate::format::record_batch::{Batches, StoredBatch};
 use crate::io::local::Slot;
-use crate::io::log_reader::Range;
+use crate::io::log_reader::{Range, ReadFor};
 use crate::machine::coordinators::GroupRead;
 use crate::machine::group::{GroupRequest, GroupResponse};
 use crate::machine::input::Token;

@@ -18,12 +18,11 @@ use std::task::Poll;
 use std::time::Duration;
 
 use super::core::Core;
-use super::segments::ReadFor;
 use crate::format::metadata_command::ChangePartition;
 use crate::format::peer_frame::{Hello, PeerFrame};
 use crate::format::record_batch::{Batches, StoredBatch};
 use crate::io::local::{Latch, Signal};
-use crate::io::log_reader::Range;
+use crate::io::log_reader::{Range, ReadFor};
 use crate::io::peer_socket::{FrameReader, FrameWriter, PeerSocket, PeerSocketError};
 use crate::machine::replication::{ConnectionId, LogRead, PeerEffect};
 use crate::model::{NodeId, Offset, ReplicaKey, ShardId};

@@ -8,7 +8,7 @@ use bytes::{Bytes, BytesMut};
 use super::core::{Core, Origin};
 use super::request::{Fetched, FetchedPartition, ListOffset, ListPosition, ListedOffset, Reply};
 use crate::format::record_batch::{STAMPED_BYTES, StoredBatch, record_count};
-use crate::io::log_reader::{Range, ReadError, Source};
+use crate::io::log_reader::{Range, ReadError, ReadFor, Source};
 use crate::machine::effect::LogView;
 use crate::machine::input::{FetchData, FetchError, FetchInput, FetchPlan};
 use crate::model::{Offset, ReplicaKey, TimestampMs};
@@ -18,15 +18,6 @@ const READ_ATTEMPTS: usize = 3;
 
 /// How often a read looks whether an exchange of segments is through.
 const SWAP_PATIENCE: Duration = Duration::from_millis(1);
-
-/// Whom segments are read for.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum ReadFor {
-    /// Consumers. Producers come first.
-    Clients,
-    /// A replica that catches up, or a coordinator that loads: the sooner they are done, the better for producers.
-    Node,
-}
 
 impl Core {
     pub(super) fn fetch(self: &Rc<Self>, origin: Origin, input: &FetchInput) {
@@ -51,7 +42,10 @@ impl Core {
     async fn fetched(&self, plan: FetchPlan) -> FetchedPartition {
         let (mut partition, range) = from_memory(plan);
         if let (Ok(fetched), Some(range)) = (&mut partition.result, range) {
-            match self.read(partition.key, range, ReadFor::Clients).await {
+            match self
+                .read(partition.key, range, ReadFor::Clients(&|| self.cold_rest_percent()))
+                .await
+            {
                 Ok(bytes) => {
                     fetched.bytes = bytes.len();
                     fetched.record_count = record_count(&bytes);
@@ -68,7 +62,7 @@ impl Core {
         &self,
         key: ReplicaKey,
         range: Range,
-        whom: ReadFor,
+        whom: ReadFor<'_>,
     ) -> Result<Bytes, FetchError> {
         let still_here = || self.look(|machine| machine.info(key).is_some());
         let mut attempts = 0;
@@ -78,13 +72,8 @@ impl Core {
                 return Err(FetchError::UnknownPartition(key));
             };
             let is_current = || self.look(|machine| machine.is_view_current(key, view.generation));
-            let source = Source {
-                key,
-                directory: &directory,
-                view: &view,
-                is_current: &is_current,
-                rest_percent: &|| self.cold_rest_percent(whom),
-            };
+            let source =
+                Source { key, directory: &directory, view: &view, is_current: &is_current, whom };
             match self.reader.read(source, range).await {
                 Ok(_) if !still_here() => return Err(FetchError::UnknownPartition(key)),
                 Ok(bytes) => return Ok(bytes),
@@ -95,14 +84,9 @@ impl Core {
         Err(FetchError::StorageFailed)
     }
 
-    fn cold_rest_percent(&self, whom: ReadFor) -> u32 {
-        match whom {
-            ReadFor::Clients => {
-                let now = self.clock.now().monotonic;
-                self.look(|machine| machine.cold_rest_percent(now))
-            }
-            ReadFor::Node => 0,
-        }
+    fn cold_rest_percent(&self) -> u32 {
+        let now = self.clock.now().monotonic;
+        self.look(|machine| machine.cold_rest_percent(now))
     }
 
     /// Waits while files of a partition are being exchanged or cut, which is not for long. Returns how many attempts of a read
@@ -211,7 +195,7 @@ impl Core {
                 directory: &directory,
                 view: &view,
                 is_current: &is_current,
-                rest_percent: &|| self.cold_rest_percent(ReadFor::Clients),
+                whom: ReadFor::Clients(&|| self.cold_rest_percent()),
             };
             let from = info.log_start_offset;
             let found = match target {

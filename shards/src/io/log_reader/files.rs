@@ -15,13 +15,14 @@ use glommio::TaskQueueHandle;
 use glommio::io::BufferedFile;
 use rustix::fs::Advice;
 
+use super::ReadFor;
 use crate::io::local::Permits;
 use crate::io::lru::Lru;
 use crate::io::turn::give_way;
 use crate::model::{Offset, ReplicaKey};
 use crate::store::paths::{SegmentFile, segment_file};
 
-/// Reads of the disk that a shard has under way at most; further ones wait in line.
+/// Reads of the disk that a shard has under way at most of each kind; further ones wait in line.
 const COLD_READS_MAX: usize = 1;
 
 /// Most bytes of such a read. Whoever wants more takes turns with the others.
@@ -46,7 +47,8 @@ pub struct ReadCounts {
 #[derive(Debug)]
 pub struct SegmentFiles {
     open: RefCell<Lru<(ReplicaKey, Offset, u32), Rc<BufferedFile>>>,
-    cold: Permits,
+    for_clients: Permits,
+    for_node: Permits,
     cold_queue: TaskQueueHandle,
     counts: Cell<ReadCounts>,
 }
@@ -56,7 +58,8 @@ impl SegmentFiles {
     pub fn new(open_max: usize, cold_queue: TaskQueueHandle) -> Self {
         Self {
             open: RefCell::new(Lru::new(open_max.max(1))),
-            cold: Permits::new(COLD_READS_MAX),
+            for_clients: Permits::new(COLD_READS_MAX),
+            for_node: Permits::new(COLD_READS_MAX),
             cold_queue,
             counts: Cell::default(),
         }
@@ -101,21 +104,20 @@ impl SegmentFiles {
         &self,
         (directory, base, kind): (&Path, Offset, SegmentFile),
         bytes_max: u64,
-        rest_percent: &dyn Fn() -> u32,
+        whom: ReadFor<'_>,
     ) -> io::Result<Vec<u8>> {
         let file = Rc::new(open(directory, base, kind).await?);
         let bytes = file.file_size().await.map_err(io::Error::from)?.min(bytes_max);
-        self.read(&file, 0, bytes as usize, rest_percent).await
+        self.read(&file, 0, bytes as usize, whom).await
     }
 
-    /// Reads exactly `length` bytes. After each read of the disk the shard's next one waits for `rest_percent` of
-    /// what it took.
+    /// Reads exactly `length` bytes.
     pub async fn read(
         &self,
         file: &Rc<BufferedFile>,
         position: u64,
         length: usize,
-        rest_percent: &dyn Fn() -> u32,
+        whom: ReadFor<'_>,
     ) -> io::Result<Vec<u8>> {
         let mut out = Vec::with_capacity(length);
         while read_cached(file, position, length.min(out.len() + HOT_READ_BYTES_MAX), &mut out)?
@@ -131,7 +133,7 @@ impl SegmentFiles {
         }
         counts.cold += 1;
         self.counts.set(counts);
-        self.read_cold(file, position, length, out, rest_percent).await
+        self.read_cold(file, position, length, out, whom).await
     }
 
     /// Goes on where the page cache ended.
@@ -141,12 +143,16 @@ impl SegmentFiles {
         position: u64,
         length: usize,
         mut out: Vec<u8>,
-        rest_percent: &dyn Fn() -> u32,
+        whom: ReadFor<'_>,
     ) -> io::Result<Vec<u8>> {
+        let line = match whom {
+            ReadFor::Clients(_) => &self.for_clients,
+            ReadFor::Node => &self.for_node,
+        };
         while out.len() < length {
             let at = position + out.len() as u64;
-            self.cold.acquire().await;
-            let _permit = Released(&self.cold);
+            line.acquire().await;
+            let _permit = Released(line);
             let begun = Instant::now();
             let file = Rc::clone(file);
             let task = async move { file.read_at(at, cold_read_bytes(at)).await };
@@ -156,9 +162,11 @@ impl SegmentFiles {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
             out.extend_from_slice(&read[..read.len().min(length - out.len())]);
-            let rest = (begun.elapsed() * rest_percent() / 100).min(COLD_REST_MAX);
-            if !rest.is_zero() {
-                glommio::timer::sleep(rest).await;
+            if let ReadFor::Clients(rest_percent) = whom {
+                let rest = (begun.elapsed() * rest_percent() / 100).min(COLD_REST_MAX);
+                if !rest.is_zero() {
+                    glommio::timer::sleep(rest).await;
+                }
             }
         }
         Ok(out)

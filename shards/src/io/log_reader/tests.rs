@@ -91,7 +91,7 @@ impl Log {
                     directory: &directory,
                     view: &view,
                     is_current: &|| true,
-                    rest_percent: &|| 10,
+                    whom: ReadFor::Clients(&|| 10),
                 };
                 test(&reader, source).await
             })
