@@ -1,6 +1,6 @@
 //! Running loads, watching the server meanwhile, and making a round of figures of what they did.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::engine::{
     Connected, EngineError, Outcome, Running, Schedule, StopFlag, Tally, Traffic, latency_histogram,
@@ -105,7 +105,6 @@ pub fn watch(
     ended: impl Fn() -> bool,
     mut at_edge: impl FnMut(),
 ) -> Watched {
-    let begun = Instant::now();
     let mut watched = Watched::default();
     let mut entered = false;
     loop {
@@ -122,7 +121,8 @@ pub fn watch(
             at_edge();
             return watched;
         }
-        progress.show(begun.elapsed(), records());
+        // Since the loads began, which may have been before anybody watched.
+        progress.show(Duration::from_nanos(now_ns), records());
         let edge = if now_ns < from_ns { from_ns } else { to_ns };
         std::thread::sleep(Duration::from_nanos(edge - now_ns).min(LOOK_EVERY));
     }
