@@ -29,10 +29,11 @@ impl Default for CleanerLimits {
 
 /// Rests that follow the work of compaction, in percent of it, whatever limit is set: nobody waits for it, and everybody
 /// for the processor and the disk.
-const REST_PERCENT: u32 = 900;
+const REST_PERCENT: u32 = 600;
 
-/// However long a step took, what is left of its rest is not waited for.
-const REST_MAX: Duration = Duration::from_secs(1);
+/// However long a step took, what is left of its rest is not waited for. Steps are short: one that took long waited for a
+/// processor or a disk that others had.
+const REST_MAX: Duration = Duration::from_millis(100);
 
 impl CleanerLimits {
     /// How long to rest after a step that took so long and moved so many bytes.
@@ -198,12 +199,12 @@ mod tests {
     fn rests_follow_work_and_a_limit_on_bytes_is_kept_to() {
         let millis = Duration::from_millis;
         let free = CleanerLimits::default();
-        assert_eq!(free.rest_after(millis(10), 1 << 30), millis(90));
+        assert_eq!(free.rest_after(millis(10), 1 << 30), millis(60));
         assert_eq!(free.rest_after(Duration::from_secs(9), 0), REST_MAX);
         let limited =
             CleanerLimits { io_bytes_per_second_max: Some(1_000_000), ..CleanerLimits::default() };
         assert_eq!(limited.rest_after(millis(10), 100_000), millis(90));
-        assert_eq!(limited.rest_after(millis(10), 1000), millis(90), "the pace is slower");
+        assert_eq!(limited.rest_after(millis(10), 1000), millis(60), "the pace is slower");
         assert_eq!(limited.rest_after(millis(10), 5_000_000), millis(4990));
     }
 }
