@@ -159,6 +159,25 @@ mod tests {
     }
 
     #[test]
+    fn the_thread_cuts_what_has_no_name_and_nothing_else() {
+        let directory = tempfile::tempdir().unwrap();
+        let (gone, there) =
+            (large_file(directory.path(), "gone"), large_file(directory.path(), "there"));
+        let (sender, files) = sync_channel(2);
+        // The same open files, which show what becomes of them.
+        let seen = [&gone, &there].map(|path| {
+            let file = open_large(path).unwrap();
+            let seen = file.try_clone().unwrap();
+            sender.send(file).unwrap();
+            seen
+        });
+        fs::remove_file(&gone).unwrap();
+        drop(sender);
+        run(&files);
+        assert_eq!(seen.map(|file| file.metadata().unwrap().len()), [0, BYTES as u64]);
+    }
+
+    #[test]
     fn small_files_and_what_is_not_there_go_as_ever() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("small");

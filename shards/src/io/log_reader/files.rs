@@ -47,8 +47,8 @@ pub struct ReadCounts {
 #[derive(Debug)]
 pub struct SegmentFiles {
     open: RefCell<Lru<(ReplicaKey, Offset, u32), Rc<BufferedFile>>>,
-    for_clients: Permits,
-    for_node: Permits,
+    for_clients: Line,
+    for_node: Line,
     cold_queue: TaskQueueHandle,
     counts: Cell<ReadCounts>,
 }
@@ -58,8 +58,8 @@ impl SegmentFiles {
     pub fn new(open_max: usize, cold_queue: TaskQueueHandle) -> Self {
         Self {
             open: RefCell::new(Lru::new(open_max.max(1))),
-            for_clients: Permits::new(COLD_READS_MAX),
-            for_node: Permits::new(COLD_READS_MAX),
+            for_clients: Line::default(),
+            for_node: Line::default(),
             cold_queue,
             counts: Cell::default(),
         }
@@ -151,8 +151,7 @@ impl SegmentFiles {
         };
         while out.len() < length {
             let at = position + out.len() as u64;
-            line.acquire().await;
-            let _permit = Released(line);
+            let _turn = line.turn().await;
             let begun = Instant::now();
             let file = Rc::clone(file);
             let task = async move { file.read_at(at, cold_read_bytes(at)).await };
@@ -163,10 +162,7 @@ impl SegmentFiles {
             }
             out.extend_from_slice(&read[..read.len().min(length - out.len())]);
             if let ReadFor::Clients(rest_percent) = whom {
-                let rest = (begun.elapsed() * rest_percent() / 100).min(COLD_REST_MAX);
-                if !rest.is_zero() {
-                    glommio::timer::sleep(rest).await;
-                }
+                line.rest((begun.elapsed() * rest_percent() / 100).min(COLD_REST_MAX));
             }
         }
         Ok(out)
@@ -177,6 +173,38 @@ impl SegmentFiles {
 /// finds the rest in the page cache.
 const fn cold_read_bytes(position: u64) -> usize {
     COLD_READ_BYTES_MAX - (position % COLD_READ_BYTES_MAX as u64) as usize
+}
+
+/// Who waits for the disk, first come first served.
+#[derive(Debug)]
+struct Line {
+    permits: Permits,
+    /// Until when nobody's turn comes.
+    rests_until: Cell<Option<Instant>>,
+}
+
+impl Default for Line {
+    fn default() -> Self {
+        Self { permits: Permits::new(COLD_READS_MAX), rests_until: Cell::default() }
+    }
+}
+
+impl Line {
+    /// Waits for a turn, which lasts as long as what is returned.
+    async fn turn(&self) -> Released<'_> {
+        self.permits.acquire().await;
+        let turn = Released(&self.permits);
+        let rest = self.rests_until.take().map(|end| end.saturating_duration_since(Instant::now()));
+        if let Some(rest) = rest.filter(|rest| !rest.is_zero()) {
+            glommio::timer::sleep(rest).await;
+        }
+        turn
+    }
+
+    /// Has the next turn wait. Whoever has what they wanted does not.
+    fn rest(&self, rest: Duration) {
+        self.rests_until.set(Instant::now().checked_add(rest));
+    }
 }
 
 /// Gives a permit back, also when the read is dropped half-way.

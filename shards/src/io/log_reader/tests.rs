@@ -1,7 +1,11 @@
 //! The reader against segment files written here byte by byte.
 
+use std::cell::Cell;
 use std::fs;
+use std::future::{Future, poll_fn};
 use std::path::PathBuf;
+use std::pin::pin;
+use std::task::Poll;
 
 use glommio::{LocalExecutorBuilder, Placement};
 use rustix::fs::Advice;
@@ -100,6 +104,16 @@ impl Log {
             .unwrap()
     }
 
+    /// Leaves its segments to the disk alone. False on a filesystem that is a page cache and nothing else.
+    fn drop_pages(&self) -> bool {
+        self.view.iter().all(|segment| {
+            let file = fs::File::open(self.path(segment.base_offset.0, "log")).unwrap();
+            file.sync_all().unwrap();
+            rustix::fs::fadvise(&file, 0, None, Advice::DontNeed).unwrap();
+            rustix::fs::fstatfs(&file).unwrap().f_type != libc::TMPFS_MAGIC
+        })
+    }
+
     /// What a read of `range` has to return.
     fn expected(&self, range: Range) -> Vec<u8> {
         let mut out = Vec::new();
@@ -179,12 +193,7 @@ fn sequential_reader_needs_no_index_after_its_first_read() {
 #[test]
 fn what_only_the_disk_has_is_read_block_by_block() {
     let log = write_log(&[&[100, 300_000, 5, 700_000, 131_072, 20]]);
-    let path = log.path(0, "log");
-    let file = fs::File::open(&path).unwrap();
-    file.sync_all().unwrap();
-    rustix::fs::fadvise(&file, 0, None, Advice::DontNeed).unwrap();
-    // Such a filesystem is a page cache and nothing else.
-    let is_in_memory = rustix::fs::fstatfs(&file).unwrap().f_type == libc::TMPFS_MAGIC;
+    let is_on_disk = log.drop_pages();
     let ranges = [range(3, 12, 1 << 20), range(0, 12, 2 << 20), range(8, 12, 16)];
     let expected = ranges.map(|range| log.expected(range));
     let (read, counts) = log.run(async move |reader, source| {
@@ -195,8 +204,46 @@ fn what_only_the_disk_has_is_read_block_by_block() {
         (read, reader.counts())
     });
     assert!(read.iter().zip(&expected).all(|(read, expected)| read == expected));
-    assert!(counts.cold > 0 || is_in_memory, "{counts:?}");
+    assert!(counts.cold > 0 || !is_on_disk, "{counts:?}");
     assert!(counts.hot > 0, "{counts:?}");
+}
+
+#[test]
+fn consumers_rest_between_reads_of_the_disk_and_the_node_does_not_wait_for_them() {
+    let log = write_log(&[&[900_000, 900_000, 900_000, 900_000], &[50_000, 50_000]]);
+    let is_on_disk = log.drop_pages();
+    let (order, rests) = log.run(async move |reader, source| {
+        let (order, rests) = (RefCell::new(Vec::new()), Cell::new(0));
+        let rest_percent = || {
+            rests.set(rests.get() + 1);
+            100_000
+        };
+        let read = async |who, whom, wanted| {
+            let source = Source { whom, ..source };
+            assert!(!reader.read(source, wanted).await.unwrap().is_empty());
+            order.borrow_mut().push(who);
+        };
+        let mut consumer =
+            pin!(read("consumer", ReadFor::Clients(&rest_percent), range(0, 8, 4 << 20)));
+        let mut node = pin!(read("node", ReadFor::Node, range(8, 12, 4 << 20)));
+        poll_fn(|context| {
+            let done = order.borrow().clone();
+            let mut is_pending = false;
+            if !done.contains(&"consumer") {
+                is_pending |= consumer.as_mut().poll(context).is_pending();
+            }
+            if !done.contains(&"node") {
+                is_pending |= node.as_mut().poll(context).is_pending();
+            }
+            if is_pending { Poll::Pending } else { Poll::Ready(()) }
+        })
+        .await;
+        (order.take(), rests.get())
+    });
+    if is_on_disk {
+        assert_eq!(order, ["node", "consumer"]);
+        assert!(rests > 1, "{rests}");
+    }
 }
 
 #[test]
