@@ -210,7 +210,7 @@ fn what_only_the_disk_has_is_read_block_by_block() {
 
 #[test]
 fn consumers_rest_between_reads_of_the_disk_and_the_node_does_not_wait_for_them() {
-    let log = write_log(&[&[900_000, 900_000, 900_000, 900_000], &[50_000, 50_000]]);
+    let log = write_log(&[&[900_000; 4], &[900_000; 4]]);
     let is_on_disk = log.drop_pages();
     let (order, rests) = log.run(async move |reader, source| {
         let (order, rests) = (RefCell::new(Vec::new()), Cell::new(0));
@@ -225,7 +225,7 @@ fn consumers_rest_between_reads_of_the_disk_and_the_node_does_not_wait_for_them(
         };
         let mut consumer =
             pin!(read("consumer", ReadFor::Clients(&rest_percent), range(0, 8, 4 << 20)));
-        let mut node = pin!(read("node", ReadFor::Node, range(8, 12, 4 << 20)));
+        let mut node = pin!(read("node", ReadFor::Node, range(8, 16, 4 << 20)));
         poll_fn(|context| {
             let done = order.borrow().clone();
             let mut is_pending = false;
